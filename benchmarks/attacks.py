@@ -59,6 +59,12 @@ def times(part: str, number: int) -> str:
     return " ".join(part.replace("#", str(n)) for n in range(number))
 
 
+def pages(number: int) -> str:
+    """So many lists of products of each store, each of another length."""
+    fields = " ".join(f"a{n}: products(first: {n + 1}) {{ ...P }}" for n in range(number))
+    return f"{{ configs(first: 2) {{ nodes {{ {fields} }} }} }} fragment P on ProductConnection {{ nodes {{ id }} }}"
+
+
 def nested(lists: int, value: Any) -> Any:
     """The value inside so many lists."""
     for _ in range(lists):
@@ -78,6 +84,12 @@ FULL_FILTER = {
     "attributes": [{"name": f"name {n}", "values": [f"value {m}" for m in range(10)]} for n in range(10)],
 }
 TYPED = "a#: predictiveSearch(search: $x) { suggestions { text } }"
+# As many variants as a product may have.
+VARIANTS = {
+    "productId": KEY,
+    "variants": [{"price": "1.00", "attributes": [{"name": "Size", "value": f"s{n}"}]} for n in range(2_048)],
+}
+PRODUCT_TYPE = 'a#: __type(name: "Product") { fields { name args { name } } }'
 VARIANT = "a#: variant(by: {attributes: $x}) { id }"
 
 ATTACKS: Mapping[str, Attack] = {
@@ -89,6 +101,13 @@ ATTACKS: Mapping[str, Attack] = {
     "depth 80 through fragments": Attack(chain(78), details={"limit": "depth", "found": 80}),
     "a megabyte of comment": Attack("#" * 1_000_000 + "\n{ __typename }", details={"limit": "characters", "found": 1_000_015}),
     "a megabyte of string": Attack(f'{{ a(b: "{"x" * 1_000_000}") }}', details={"limit": "characters"}),
+    "49,000 comments": Attack("#\n" * 49_000 + "{ __typename }", None),
+    "49,000 lines": Attack("\r\n" * 49_000 + "{ __typename }", None),
+    "90,000 commas": Attack("," * 90_000 + "{ __typename }", None),
+    "a string of 45,000 escapes": Attack(
+        '{ __type(name: "' + "\\n" * 45_000 + '") { name } }', UNUSABLE, {"limit": "characters", "found": 45_000}
+    ),
+    "a string of 90,000 lines": Attack('{ __type(name: """a' + "\n" * 90_000 + 'b""") { name } }', UNUSABLE),
     "braces alone": Attack("{" * 90_000, details={"limit": "tokens", "found": 90_000}),
     "braces few enough": Attack("{" * 999, UNPARSED),
     "a string without end": Attack('{ a(b: """' + '\\"""' * 20_000, UNPARSED),
@@ -97,7 +116,7 @@ ATTACKS: Mapping[str, Attack] = {
     "a fragment of itself": Attack(
         "{ ...F } fragment F on Query { configs { nodes { owner { configs { nodes { id } } } } } ...F }", INVALID
     ),
-    "fragments that double": Attack(doubling(16), details={"limit": "cost"}),
+    "fragments that double": Attack(doubling(16), details={"limit": "loads"}),
     "fragments in ever new company": Attack(company(7), details={"limit": "selections"}),
     "one field 950 times": Attack(f"{{ configs {{ {times('totalCount', 950)} }} }}", details={"limit": "fields", "found": 951}),
     "one field as often as may be": Attack(f"{{ configs {{ {times('totalCount', 299)} }} }}", None),
@@ -116,6 +135,14 @@ ATTACKS: Mapping[str, Attack] = {
     "types of fields of types": Attack(
         "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }", INVALID
     ),
+    "fields of all types under 40 names": Attack(
+        f"{{ __schema {{ types {{ {times('a#: fields { name }', 40)} }} }} }}", details={"limit": "introspection"}
+    ),
+    "arguments of all fields under 12 names": Attack(
+        f"{{ __schema {{ types {{ {times('a#: fields { args { name type { name ofType { name } } } }', 12)} }} }} }}",
+        details={"limit": "introspection"},
+    ),
+    "one type under 45 names": Attack(f"{{ {times(PRODUCT_TYPE, 45)} }}", details={"limit": "introspection"}),
     "what types are of, forever": Attack(deep(21), details={"limit": "depth", "found": 21}),
     "unknown fields at the top": Attack(f"{{ {times('x#', 290)} }}", details={"limit": "roots"}),
     "unknown fields": Attack(f"{{ configs {{ {times('x#', 290)} }} }}", INVALID),
@@ -129,23 +156,36 @@ ATTACKS: Mapping[str, Attack] = {
     "variables of objects": Attack(
         "query($x: ID!) { products(configId: $x) { totalCount } }",
         UNUSABLE,
-        variables={"x": [{str(n): n} for n in range(19_900)]},
+        variables={"x": [{str(n): n} for n in range(9_900)]},
     ),
-    "a list of 6,500 attributes under 40 names": Attack(
-        f'query($x: [AttributeInput!]!) {{ product(by: {{id: "{KEY}"}}) {{ {times(VARIANT, 40)} }} }}',
+    "a list of 6,500 attributes under 29 names": Attack(
+        f'query($x: [AttributeInput!]!) {{ product(by: {{id: "{KEY}"}}) {{ {times(VARIANT, 29)} }} }}',
         UNUSABLE,
         {"field": "by.attributes", "limit": "items", "maximum": 10, "found": 6_500},
         {"x": [{"name": f"n{n}", "value": "v"} for n in range(6_500)]},
     ),
-    "lists as long as may be under 40 names": Attack(
+    "lists as long as may be under 28 names": Attack(
         f"query($x: [AttributeInput!]!) {{ configs(first: 2) {{ nodes {{ products(first: 1) {{ nodes {{"
-        f" {times(VARIANT, 40)} }} }} }} }} }}",
+        f" {times(VARIANT, 28)} }} }} }} }} }}",
         None,
         variables={"x": [{"name": f"n{n}", "value": "v"} for n in range(10)]},
     ),
+    "one list under 70 names, each of another length": Attack(
+        pages(70),
+        details={"limit": "loads", "found": 71},
+    ),
+    "one list under 29 names, each of another length": Attack(
+        pages(29),
+        None,
+    ),
     "filters as full as may be under 40 names": Attack(
         f"query($x: ProductFilterInput) {{ configs(first: 1) {{ nodes {{ {times(FILLED, 40)} }} }} }}",
-        details={"limit": "inputItems", "found": 40 * 410},
+        details={"limit": "loads", "found": 41},
+        variables={"x": FULL_FILTER},
+    ),
+    "filters as full as may be under 29 names": Attack(
+        f"query($x: ProductFilterInput) {{ configs {{ nodes {{ {times(FILLED, 29)} }} }} }}",
+        details={"limit": "inputItems", "found": 29 * 410},
         variables={"x": FULL_FILTER},
     ),
     "filters as full as may be, as often as may be": Attack(
@@ -155,7 +195,7 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "lists in eight thousand filters": Attack(
         f"query($x: ProductFilterInput) {{ configs(first: 100) {{ nodes {{ {times(FILLED, 80)} }} }} }}",
-        details={"limit": "inputItems", "found": 80 * 100},
+        details={"limit": "loads", "found": 81},
         variables={"x": {"tags": [f"tag {n}" for n in range(100)]}},
     ),
     "characters that grow to 18, under 25 names": Attack(
@@ -164,10 +204,10 @@ ATTACKS: Mapping[str, Attack] = {
         {"field": "search", "limit": "folded characters", "maximum": 600, "found": 3_600},
         {"s": KEY, "x": "\ufdfa" * 200},
     ),
-    "searches as long as may be under 40 names": Attack(
-        f"query({times('$x#: String!', 40)}) {{ configs(first: 1) {{ nodes {{ {times(SEARCHED, 40)} }} }} }}",
-        details={"limit": "inputItems", "found": 40 * 250},
-        variables={f"x{n}": " ".join(f"wo{n:02}{m:02}" for m in range(28)) for n in range(40)},
+    "searches as long as may be under 29 names": Attack(
+        f"query({times('$x#: String!', 29)}) {{ configs(first: 1) {{ nodes {{ {times(SEARCHED, 29)} }} }} }}",
+        details={"limit": "inputItems", "found": 29 * 250},
+        variables={f"x{n}": " ".join(f"wo{n:02}{m:02}" for m in range(28)) for n in range(29)},
     ),
     "searches as long as may be, as often as may be": Attack(
         f"query({times('$x#: String!', 8)}) {{ configs(first: 1) {{ nodes {{ {times(SEARCHED, 8)} }} }} }}",
@@ -175,9 +215,34 @@ ATTACKS: Mapping[str, Attack] = {
         variables={f"x{n}": " ".join(f"wo{n:02}{m:02}" for m in range(28)) for n in range(8)},
     ),
     "a number of rows that none have, below all stores": Attack(
-        f"{{ configs(first: 100) {{ nodes {{ {times('a#: products(first: 0) { totalCount }', 80)} }} }} }}",
+        f"{{ configs(first: 100) {{ nodes {{ {times('a#: products(first: 0) { totalCount }', 29)} }} }} }}",
         UNUSABLE,
         {"field": "first"},
+    ),
+    "500 events under 20 names": Attack(
+        f"mutation($x: TrackEventsInput!) {{ {times('a#: trackEvents(input: $x) { recorded }', 20)} }}",
+        details={"limit": "mutationItems", "found": 20 * 30 * 500},
+        variables={"x": {"configId": KEY, "consent": True, "events": [{"event": f"e{n}"} for n in range(500)]}},
+    ),
+    "500 events twice": Attack(
+        f"mutation($x: TrackEventsInput!) {{ {times('a#: trackEvents(input: $x) { recorded }', 2)} }}",
+        None,
+        variables={"x": {"configId": KEY, "consent": False, "events": [{"event": f"e{n}"} for n in range(500)]}},
+    ),
+    "2,048 variants under 20 names": Attack(
+        f"mutation($x: SetProductVariantsInput!) {{ {times('a#: setProductVariants(input: $x) { replayed }', 20)} }}",
+        details={"limit": "mutationItems"},
+        variables={"x": VARIANTS},
+    ),
+    "2,048 variants without a token": Attack(
+        "mutation($x: SetProductVariantsInput!) { setProductVariants(input: $x) { replayed } }",
+        "UNAUTHENTICATED",
+        variables={"x": VARIANTS},
+    ),
+    "a megabyte without a token": Attack(
+        "mutation($x: CreateProductInput!) { createProduct(input: $x) { replayed } }",
+        "UNAUTHENTICATED",
+        variables={"x": {"configId": KEY, "title": "a", "tags": ["x" * 4_000] * 250}},
     ),
     "half a million empty lists": Attack(
         "query($x: [ID!]) { products(configId: 1, filter: {ids: $x}) { totalCount } }",

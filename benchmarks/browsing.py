@@ -12,7 +12,7 @@ SAMPLES = 9
 _LIST = """query Facets($store: ID!, $search: String, $filter: ProductFilterInput) {
   products(configId: $store, search: $search, filter: $filter, first: 1)"""
 _FACETS = {
-    "categories": "categories { value count }",
+    "categories": "categories { path productCount }",
     "tags": "tags { value count }",
     "attributes": "attributes { name values { value count } }",
     "price": "price { min max }",
@@ -27,7 +27,8 @@ SCOPES: dict[str, dict[str, Any]] = {
     "colour and size": {"filter": {"attributes": [{"name": "color", "values": ["Moss"]}, {"name": "size", "values": ["M"]}]}},
 }
 SUGGEST = """query Suggest($store: ID!, $prefix: String!) {
-  config(by: {id: $store}) { predictiveSearch(search: $prefix) { suggestions { text } } } }"""
+  config(by: {id: $store}) { predictiveSearch(search: $prefix) {
+    suggestions { text } products { id title price images } categories { path } } } }"""
 LISTED = "query Listed($store: ID!, $first: Int!) { products(configId: $store, first: $first) { nodes { id } } }"
 RELATED = LISTED.replace("{ id }", "{ id related { id title price } }")
 

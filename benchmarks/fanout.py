@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -41,10 +41,11 @@ _CHANGE = "UPDATE products SET price = %s, version = version + 1 WHERE id = %s"
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """How many listen, and how many changes they are told of."""
+    """How many listen, how many changes they receive, and the seconds from one to the next."""
 
     listeners: int = 1_000
     changes: int = 100
+    interval: float = EVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,9 @@ def compare(stage: Stage, crowd: Crowd, rounds: int) -> Iterator[Table]:
         f"{crowd.listeners:,} listeners, {crowd.changes} changes",
         ("server", *_SHOWN.values(), "what has to hold"),
         [[name, *cells, _mark(name, middle)] for name, cells in middle.items()],
-        f"Medians of {rounds} rounds in turns, one process each, {EVERY * 1000:.0f} ms from change to change. Every listener got "
-        "every change once, in order, or this would have failed. Milliseconds are from commit until the last listener has it.",
+        f"Medians of {rounds} rounds in turns, one process each, {crowd.interval * 1000:.0f} ms from change to change. Every "
+        "listener got every change once, in order, or this would have failed. Milliseconds are from commit until the last "
+        "listener has it.",
     )
 
 
@@ -148,24 +150,31 @@ def _run(server: Server, scene: Scene) -> Run:
     port, crowd = free_port(), scene.crowd
     environment = {**server.environment, "PORT": str(port)}
     with process(server.command or serve_command(port), port, **environment) as running, ExitStack() as stack:
-        stack.enter_context(_listening(port, EARLY, scene))
+        feed = {"configId": scene.store}
+        stack.enter_context(listening(port, "feed", [feed] * EARLY, crowd.changes))
         time.sleep(1)
-        before = _memory(running.pid)
-        listeners = stack.enter_context(_listening(port, crowd.listeners, scene))
+        before = measure_memory(running.pid)
+        listeners = stack.enter_context(listening(port, "feed", [feed] * crowd.listeners, crowd.changes))
         time.sleep(2)
-        memory = (_memory(running.pid) - before) / crowd.listeners / 1000
+        memory = (measure_memory(running.pid) - before) / crowd.listeners / 1000
         used = cpu_seconds(running.pid)
-        commits = asyncio.run(_write(scene))
-        waits, client = _heard(listeners, commits)
+        commits = asyncio.run(write_changes(scene))
+        waits, client = read_received(listeners, commits)
         cpu = (cpu_seconds(running.pid) - used) / ((crowd.listeners + EARLY) * len(commits))
     return Run(cpu * 1e6, memory, at(waits, 0.5), at(waits, 0.99), client)
 
 
 @contextmanager
-def _listening(port: int, count: int, scene: Scene) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "benchmarks.listeners", str(port), str(count), scene.store, str(scene.crowd.changes)]
+def listening(
+    port: int, document: str, variables: Sequence[Mapping[str, Any]], changes: int
+) -> Iterator["subprocess.Popen[str]"]:
+    """A process of listeners, one for each of these variables, which ends when all have received so many changes."""
+    command = [sys.executable, "-m", "benchmarks.listeners", str(port), str(changes)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as crowd:
         try:
+            assert crowd.stdin is not None  # noqa: S101  it was asked for
+            crowd.stdin.write(json.dumps({"document": document, "variables": variables}) + "\n")
+            crowd.stdin.flush()
             if _line(crowd) != "ready":
                 raise RuntimeError("the listeners could not connect")
             yield crowd
@@ -176,11 +185,11 @@ def _listening(port: int, count: int, scene: Scene) -> Iterator["subprocess.Pope
 def _line(crowd: "subprocess.Popen[str]") -> str:
     assert crowd.stdout is not None  # noqa: S101  it was asked for
     if not select.select([crowd.stdout], [], [], SETTLED_WITHIN)[0]:
-        raise RuntimeError(f"nothing from the listeners for {SETTLED_WITHIN:.0f} s: not everybody was told everything")
+        raise RuntimeError(f"nothing from the listeners for {SETTLED_WITHIN:.0f} s: some did not receive every change")
     return crowd.stdout.readline().strip()
 
 
-def _heard(listeners: "subprocess.Popen[str]", commits: Mapping[int, float]) -> tuple[list[float], float]:
+def read_received(listeners: "subprocess.Popen[str]", commits: Mapping[int, float]) -> tuple[list[float], float]:
     """For each change the milliseconds until the last listener had it; raises unless all of them had all, in order."""
     said: dict[str, Any] = json.loads(_line(listeners))
     last = dict.fromkeys(commits, 0.0)
@@ -192,7 +201,7 @@ def _heard(listeners: "subprocess.Popen[str]", commits: Mapping[int, float]) -> 
     return [1000 * (last[position] - moment) for position, moment in commits.items()], said["cpu"]
 
 
-async def _write(scene: Scene) -> dict[int, float]:
+async def write_changes(scene: Scene) -> dict[int, float]:
     """The changes, by position, with the moment at which each was committed."""
     commits, entry = (
         {},
@@ -207,7 +216,7 @@ async def _write(scene: Scene) -> dict[int, float]:
     )
     async with Database(scene.url, size=1) as database, await AsyncConnection.connect(scene.url, autocommit=True) as waking:
         for number in range(scene.crowd.changes):
-            due = time.monotonic() + EVERY
+            due = time.monotonic() + scene.crowd.interval
             async with database.transaction() as connection:
                 await connection.raw.execute(_CHANGE, [10 + number % 500, scene.product])
                 position = await log.append_entries(connection, scene.store, [entry])
@@ -217,7 +226,7 @@ async def _write(scene: Scene) -> dict[int, float]:
     return commits
 
 
-def _memory(pid: int) -> int:
+def measure_memory(pid: int) -> int:
     """Bytes that a process and its children hold, but for what they share."""
     root = psutil.Process(pid)
     return sum(int(one.memory_full_info().uss) for one in [root, *root.children(recursive=True)])

@@ -1,7 +1,8 @@
-"""A process of many listeners: `python -m benchmarks.listeners PORT COUNT CONFIG_ID CHANGES`.
+"""A process of many listeners: `python -m benchmarks.listeners PORT CHANGES`.
 
-On raw sockets, so that it is never what is slow. It prints `ready` once all have subscribed, listens until all have heard of so
-many changes or its input ends, and then prints what it heard as one line of JSON.
+On raw sockets, so that it is never what is slow. The first line of its input is JSON: the name of the document, and the
+variables of each listener. It prints `ready` once all have subscribed, listens until all have received so many changes or its
+input ends, and then prints what it received as one line of JSON.
 """
 
 import json
@@ -12,8 +13,11 @@ import struct
 import sys
 import time
 from array import array
+from collections.abc import Mapping
+from typing import Any
 
-DOCUMENT = """subscription Feed($configId: ID!) {
+DOCUMENTS = {
+    "feed": """subscription Feed($configId: ID!) {
   productFeed(configId: $configId) {
     __typename
     position
@@ -22,7 +26,21 @@ DOCUMENT = """subscription Feed($configId: ID!) {
     ... on ProductDeleted { clientMutationId productId }
     ... on FeedReset { reason }
   }
-}"""
+}""",
+    "list": """subscription List($configId: ID!, $filter: ProductFilterInput, $first: Int! = 20) {
+  productList(configId: $configId, filter: $filter, first: $first) {
+    __typename
+    position
+    totalCount
+    ... on ProductListSnapshot { products { id title price version } }
+    ... on ProductListEnter { index clientMutationId product { id title price version } }
+    ... on ProductListLeave { index productId reason }
+    ... on ProductListMove { fromIndex toIndex clientMutationId product { id title price version } }
+    ... on ProductListUpdate { index changedFields clientMutationId product { id title price version } }
+  }
+}""",
+}
+SNAPSHOT = b'"__typename":"ProductListSnapshot"'
 HANDSHAKE = (
     "GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -33,9 +51,9 @@ TEXT, PING = 0x81, 0x89
 
 
 class Listener:
-    """One socket: what has come in of it, and the positions that it has heard of, each with the moment."""
+    """One socket: what has come in of it, and the positions that it has received, each with the moment."""
 
-    def __init__(self, port: int, config_id: str) -> None:
+    def __init__(self, port: int, document: str, variables: Mapping[str, Any]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.positions, self.moments = array("q"), array("d")
@@ -52,8 +70,14 @@ class Listener:
         if b"connection_ack" not in self._buffer:
             raise RuntimeError(self._buffer.decode(errors="replace"))
         self._buffer = b""
-        variables = {"configId": config_id}
-        self._send({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT, "variables": variables}})
+        self._send({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENTS[document], "variables": variables}})
+        if document == "list":
+            # It begins with a snapshot, which is not a change.
+            while _end(self._buffer, 0) > len(self._buffer):
+                self._buffer += self.socket.recv(65_536)
+            if SNAPSHOT not in self._buffer:
+                raise RuntimeError(self._buffer.decode(errors="replace"))
+            self._buffer = self._buffer[_end(self._buffer, 0) :]
         self.socket.setblocking(False)
 
     def _send(self, message: object) -> None:
@@ -114,15 +138,16 @@ def listen(listeners: list[Listener], most: int) -> None:
             most -= by_number[number].read(time.monotonic())
 
 
-def main(port: int, count: int, config_id: str, changes: int) -> None:
-    """Connect, say so, listen, tell."""
-    listeners = [Listener(port, config_id) for _ in range(count)]
+def main(port: int, changes: int) -> None:
+    """Connect, print `ready`, listen, print what was received."""
+    audience = json.loads(sys.stdin.readline())
+    listeners = [Listener(port, audience["document"], variables) for variables in audience["variables"]]
     print("ready", flush=True)
-    listen(listeners, count * changes)
+    listen(listeners, len(listeners) * changes)
     used = os.times()
     heard = [[listener.positions.tolist(), listener.moments.tolist()] for listener in listeners]
     print(json.dumps({"heard": heard, "cpu": used.user + used.system}), flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -66,4 +66,6 @@ def machine() -> str:
     # Without profile-guided optimisation the interpreter itself is a fifth slower or so.
     optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     python = f"Python {platform.python_version()} {'with' if optimised else 'without'} PGO"
-    return f"{os.cpu_count()} cores, {python}, {platform.system()}"
+    # Of the last minutes, with the load of the benchmark itself.
+    load = f"load {os.getloadavg()[1]:.1f}"
+    return f"{os.cpu_count()} cores, {load}, {python}, {platform.system()}"

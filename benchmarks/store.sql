@@ -10,10 +10,10 @@ CREATE TEMP TABLE source AS SELECT * FROM products;
 
 INSERT INTO products (id, config_id, title, handle, description, price, compare_at_price, max_price, images, category, tags,
                       inventory, total_inventory, variants_total, variants_available, variants_in_stock, track_inventory,
-                      seo_title, seo_description, status, created_at, updated_at, popularity)
+                      seo_title, seo_description, status, created_at, updated_at, popularity, search_vector)
 SELECT pg_temp.copied(id), '01900000-0000-7000-8000-000000000001', title, handle || '-' || row_number() OVER (ORDER BY id),
        description, price, compare_at_price, max_price, images, category, tags, inventory, total_inventory, variants_total,
-       variants_available, variants_in_stock, track_inventory, seo_title, seo_description, status, date_trunc('hour', created_at), date_trunc('day', created_at), 0
+       variants_available, variants_in_stock, track_inventory, seo_title, seo_description, status, date_trunc('hour', created_at), date_trunc('day', created_at), 0, search_vector
 FROM source ORDER BY id;
 
 INSERT INTO product_variants (id, config_id, product_id, name, price, compare_at_price, attributes, inventory, inventory_policy,

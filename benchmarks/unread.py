@@ -27,8 +27,9 @@ RECOVERY_SECONDS, MAX_GROWTH = 60.0, 0.1
 SAMPLE_SECONDS = 0.05
 
 SMALL = "{ configs(first: 1) { nodes { id storeName } } }"
-# 600 kB: a long description, thirty times.
-LARGE = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ {' '.join(f'a{n}: description' for n in range(30))} }} }} }}"
+# 600 kB: a long description of each product under as many names as may be.
+PRODUCTS = 6
+LARGE = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ {' '.join(f'a{n}: description' for n in range(5))} }} }} }}"
 FEED = """subscription($c: ID!) { productFeed(configId: $c, after: "1") { ... on ProductUpdated {
   position product { id title description } } } }"""
 
@@ -214,20 +215,21 @@ def _sampled(pid: int) -> Iterator[list[float]]:
 
 @contextmanager
 def _store(url: str) -> Iterator[str]:
-    """A store with many changes of a product whose description is long. It is gone afterwards."""
-    store, product = str(uuid7()), str(uuid7())
+    """A store of products whose descriptions are long, with many changes of one. It is gone afterwards."""
+    store, products = str(uuid7()), [str(uuid7()) for _ in range(PRODUCTS)]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             """INSERT INTO configs (id, user_id, store_name, slug, is_published)
             SELECT %s, id, 'Unread', %s, true FROM users LIMIT 1""",
             [store, store],
         )
-        connection.execute(
-            """INSERT INTO products (id, config_id, title, handle, price, max_price, description)
-            VALUES (%s, %s, 'Long', 'long', 10, 10, %s)""",
-            [product, store, "long " * 4_000],
-        )
-        asyncio.run(_change(url, store, product))
+        for number, product in enumerate(products):
+            connection.execute(
+                """INSERT INTO products (id, config_id, title, handle, price, max_price, description)
+                VALUES (%s, %s, 'Long', %s, 10, 10, %s)""",
+                [product, store, f"long-{number}", "long " * 4_000],
+            )
+        asyncio.run(_change(url, store, products[0]))
         try:
             yield store
         finally:

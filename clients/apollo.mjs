@@ -6,15 +6,15 @@ import { SetContextLink } from '@apollo/client/link/context';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { OperationTypeNode } from 'graphql';
 import { concatMap, lastValueFrom } from 'rxjs';
-import { Catalogue, FEED, PRODUCTS, follow } from './catalogue.mjs';
+import { Catalogue, FEED, PRODUCTS, credentials, follow } from './catalogue.mjs';
 import { openSocket } from './socket.mjs';
 
-export function run({ url, token, configId, onState, signal }) {
+export function run({ url, token, configId, filter, onState, signal }) {
   const socket = openSocket({ url, token });
   signal.addEventListener('abort', () => socket.dispose());
 
   const signedIn = new SetContextLink(async ({ headers }) => ({
-    headers: { ...headers, authorization: `Bearer ${await token()}` },
+    headers: { ...headers, ...(await credentials(token)) },
   }));
   const client = new ApolloClient({
     cache: new InMemoryCache(),
@@ -33,8 +33,8 @@ export function run({ url, token, configId, onState, signal }) {
     return data;
   };
 
-  async function feed(after, take) {
-    const results = client.subscribe({ query: gql(FEED), variables: { configId, after }, fetchPolicy: 'no-cache' });
+  async function feed(variables, take) {
+    const results = client.subscribe({ query: gql(FEED), variables, fetchPolicy: 'no-cache' });
     const taken = concatMap(async ({ data, error }) => {
       if (error) throw error;
       await take(data.productFeed);
@@ -42,15 +42,15 @@ export function run({ url, token, configId, onState, signal }) {
     await lastValueFrom(results.pipe(taken), { defaultValue: null });
   }
 
-  // In a component: useQuery(gql(PRODUCTS), { variables: { configId }, fetchPolicy: 'cache-only' })
-  const list = { query: gql(PRODUCTS), variables: { configId } };
+  // In a component: useQuery(gql(PRODUCTS), { variables: { configId, filter }, fetchPolicy: 'cache-only' })
+  const list = { query: gql(PRODUCTS), variables: { configId, filter } };
   const show = ({ products, position }, event) => {
     const pageInfo = { __typename: 'PageInfo', hasNextPage: false, endCursor: null };
     client.writeQuery({ ...list, data: { products: { __typename: 'ProductConnection', nodes: products, pageInfo } } });
     onState({ products: client.readQuery(list).products.nodes, position }, event);
   };
 
-  const catalogue = new Catalogue({ ask, configId, onState: show });
+  const catalogue = new Catalogue({ ask, configId, filter, onState: show });
   return { catalogue, done: follow(catalogue, feed, signal) };
 }
 // [/guide]

@@ -3,15 +3,15 @@
 // [guide]
 export const POSITION = `query Position($configId: ID!) { config(by: { id: $configId }) { position } }`;
 
-export const PRODUCTS = `query Products($configId: ID!, $after: String) {
-  products(configId: $configId, first: 100, after: $after) {
+export const PRODUCTS = `query Products($configId: ID!, $filter: ProductFilterInput, $after: String) {
+  products(configId: $configId, filter: $filter, first: 100, after: $after) {
     nodes { id title price version }
     pageInfo { hasNextPage endCursor }
   }
 }`;
 
-export const FEED = `subscription Feed($configId: ID!, $after: Position) {
-  productFeed(configId: $configId, after: $after) {
+export const FEED = `subscription Feed($configId: ID!, $filter: ProductFilterInput, $after: Position) {
+  productFeed(configId: $configId, filter: $filter, after: $after) {
     __typename
     position
     ... on ProductCreated { clientMutationId product { id title price version } }
@@ -33,8 +33,13 @@ export class Catalogue {
   position = null;
 
   /** `ask(document, variables)` answers with data; `onState(catalogue, event)` is called after each change. */
-  constructor({ ask, configId, onState }) {
-    Object.assign(this, { ask, configId, onState });
+  constructor({ ask, configId, filter, onState }) {
+    Object.assign(this, { ask, configId, filter, onState });
+  }
+
+  /** The variables that the list and its feed share. */
+  get variables() {
+    return { configId: this.configId, filter: this.filter };
   }
 
   /** Read the whole list. The position comes first: what changes while the list is read is told again, and nothing is missed. */
@@ -75,7 +80,7 @@ export class Catalogue {
   async #pages() {
     const rows = [];
     for (let after = null; ; ) {
-      const { products } = await this.ask(PRODUCTS, { configId: this.configId, after });
+      const { products } = await this.ask(PRODUCTS, { ...this.variables, after });
       rows.push(...products.nodes);
       if (!products.pageInfo.hasNextPage) return rows;
       after = products.pageInfo.endCursor;
@@ -101,13 +106,13 @@ export function merged(products, product, clientMutationId) {
   return newer.filter((row) => row.id !== clientMutationId);
 }
 
-/** Load the list, then follow the feed until `signal` aborts. `feed(after, take)` is one subscription: over when its promise is. */
+/** Load the list, then follow the feed until `signal` aborts. `feed(variables, take)` is one subscription: over when its promise is. */
 export async function follow(catalogue, feed, signal) {
   for (let failures = 0; !signal.aborted; failures += 1) {
     try {
       if (catalogue.position === null) await catalogue.load();
       // Each subscription starts after the last position that was applied: nothing is lost, nothing is told twice.
-      await feed(catalogue.position, async (event) => {
+      await feed({ ...catalogue.variables, after: catalogue.position }, async (event) => {
         await catalogue.take(event);
         failures = 0;
       });
@@ -146,10 +151,16 @@ function pause(failures, signal) {
   });
 }
 
+/** What signs a user in: headers, or the payload of a socket. Without a token one reads as a shopper. */
+export async function credentials(token) {
+  const value = await token?.();
+  return value ? { authorization: `Bearer ${value}` } : {};
+}
+
 /** Queries and mutations over plain HTTP. */
 export function post({ url, token }) {
   return async (query, variables) => {
-    const headers = { 'content-type': 'application/json', authorization: `Bearer ${await token()}` };
+    const headers = { 'content-type': 'application/json', ...(await credentials(token)) };
     const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify({ query, variables }) });
     const { data, errors } = await response.json();
     if (errors) throw errors;

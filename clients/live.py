@@ -21,12 +21,16 @@ FEED = """subscription Feed($configId: ID!, $after: Position) {
 }"""
 
 
-async def events(url: str, token: Callable[[], str], config_id: str, after: str) -> AsyncIterator[dict[str, Any]]:
-    """The events after a position, each once, however often the connection is lost. Raises what the server refuses."""
+async def events(url: str, token: Callable[[], str] | None, config_id: str, after: str) -> AsyncIterator[dict[str, Any]]:
+    """The events after a position, each once, however often the connection is lost. Raises what the server refuses.
+
+    `token` returns a bearer token for each connection; None reads as a shopper.
+    """
     while True:
         feed = gql(FEED)
         feed.variable_values = {"configId": config_id, "after": after}
-        transport = WebsocketsTransport(url=url, init_payload={"authorization": f"Bearer {token()}"})
+        credentials = {"authorization": f"Bearer {token()}"} if token else {}
+        transport = WebsocketsTransport(url=url, init_payload=credentials)
         try:
             async with Client(transport=transport) as session:
                 async for data in session.subscribe(feed):

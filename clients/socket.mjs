@@ -2,12 +2,13 @@
 
 // [guide]
 import { createClient } from 'graphql-ws';
+import { credentials } from './catalogue.mjs';
 
 export function openSocket({ url, token }) {
   let silence;
   const socket = createClient({
     url: url.replace(/^http/, 'ws'),
-    connectionParams: async () => ({ authorization: `Bearer ${await token()}` }), // asked for anew on each connection
+    connectionParams: () => credentials(token), // asked for anew on each connection
     retryAttempts: 0, // its own retries would ask from the old position again: follow() subscribes anew instead
     connectionAckWaitTimeout: 10_000,
     keepAlive: 10_000,

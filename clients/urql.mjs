@@ -3,10 +3,10 @@
 // [guide]
 import { Client, fetchExchange, subscriptionExchange } from '@urql/core';
 import { toAsyncIterable } from 'wonka';
-import { Catalogue, FEED, follow } from './catalogue.mjs';
+import { Catalogue, FEED, credentials, follow } from './catalogue.mjs';
 import { openSocket } from './socket.mjs';
 
-export function run({ url, token, configId, onState, signal }) {
+export function run({ url, token, configId, filter, onState, signal }) {
   const socket = openSocket({ url, token });
   signal.addEventListener('abort', () => socket.dispose());
 
@@ -14,7 +14,7 @@ export function run({ url, token, configId, onState, signal }) {
     url,
     preferGetMethod: false,
     fetch: async (address, options) =>
-      fetch(address, { ...options, headers: { ...options.headers, authorization: `Bearer ${await token()}` } }),
+      fetch(address, { ...options, headers: { ...options.headers, ...(await credentials(token)) } }),
     exchanges: [
       fetchExchange,
       subscriptionExchange({
@@ -32,13 +32,13 @@ export function run({ url, token, configId, onState, signal }) {
   const ask = async (document, variables) =>
     dataOf(await (document.startsWith('mutation') ? client.mutation(document, variables) : client.query(document, variables)));
 
-  async function feed(after, take) {
-    for await (const result of toAsyncIterable(client.subscription(FEED, { configId, after }))) {
+  async function feed(variables, take) {
+    for await (const result of toAsyncIterable(client.subscription(FEED, variables))) {
       await take(dataOf(result).productFeed);
     }
   }
 
-  const catalogue = new Catalogue({ ask, configId, onState });
+  const catalogue = new Catalogue({ ask, configId, filter, onState });
   return { catalogue, done: follow(catalogue, feed, signal) };
 }
 // [/guide]

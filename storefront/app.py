@@ -18,21 +18,23 @@ from storefront.core.settings import Settings, get_settings
 from storefront.core.storage.disk import ROUTE_PREFIX, DiskStorage
 from storefront.graphiql_page import build_graphiql
 from storefront.media.image_endpoint import ImageEndpoint
+from storefront.product_feeds.endpoint import FEEDS_PATH
 from storefront.queries.images import MEDIA_PATH
 from storefront.services import Services, build_services
 from storefront.serving.http.cors import build_cors_middleware
 from storefront.serving.http.endpoint import GraphQLEndpoint
-from storefront.serving.http.request_body import BodyLimits
+from storefront.serving.http.request_body import BodyBudget, BodyLimits
 from storefront.serving.http.status_codes import EDITIONS
 from storefront.serving.http.storage_endpoint import create_storage_routes
 from storefront.serving.protection.load_shedding import LOAD_SHEDDER_STATE_KEY
 from storefront.serving.protection.security_headers import SecurityHeadersMiddleware
 from storefront.serving.server.backpressure import BACKPRESSURE_STATE_KEY
+from storefront.serving.server.connection_limit import CONNECTION_LIMIT_STATE_KEY
 from storefront.serving.server.graceful_shutdown import drain_on_signal
 from storefront.serving.server.http_protocol import WEBSOCKET_PATHS_STATE_KEY
 
 # Their endpoints send CORS headers for any origin themselves.
-PUBLIC_PATH_PREFIXES = (f"{ROUTE_PREFIX}/", f"{MEDIA_PATH}/")
+PUBLIC_PATH_PREFIXES = (f"{ROUTE_PREFIX}/", f"{MEDIA_PATH}/", f"{FEEDS_PATH}/")
 
 
 def create_app(settings_override: Settings | None = None) -> Starlette:
@@ -48,6 +50,7 @@ def create_app(settings_override: Settings | None = None) -> Starlette:
         LOAD_SHEDDER_STATE_KEY: services.components.load_shedder,
         WEBSOCKET_PATHS_STATE_KEY: frozenset(route.path for route in routes if isinstance(route, WebSocketRoute)),
         BACKPRESSURE_STATE_KEY: services.components.write_backpressure,
+        CONNECTION_LIMIT_STATE_KEY: services.components.connection_limit,
     }
 
     @asynccontextmanager
@@ -59,6 +62,7 @@ def create_app(settings_override: Settings | None = None) -> Starlette:
         ):
             with drain_on_signal(services.drain, services.health.start_draining, options.shutdown_delay):
                 yield server_state
+            services.limit_shutdown()
 
     app = Starlette(routes=routes, lifespan=lifespan, middleware=_build_middleware(options, services))
     app.state.database = services.context.database
@@ -67,7 +71,10 @@ def create_app(settings_override: Settings | None = None) -> Starlette:
 
 def _build_routes(options: Settings, services: Services) -> list[BaseRoute]:
     database, media_config = services.context.database, services.context.media_config
-    body_limits = BodyLimits(options.max_body, options.body_timeout, options.max_values)
+    body_limits = BodyLimits(
+        options.max_body, options.body_timeout, options.max_values, options.max_signed_in_body, options.max_signed_in_values
+    )
+    body_budget = BodyBudget(options.max_bodies)
     graphiql_page, graphiql_routes = build_graphiql(options, database)
     endpoint = GraphQLEndpoint(
         services.operations,
@@ -79,6 +86,7 @@ def _build_routes(options: Settings, services: Services) -> list[BaseRoute]:
         max_batch_size=options.max_batch,
         edition=EDITIONS[options.status_codes],
         body_limits=body_limits,
+        body_budget=body_budget,
         rate_limiter=services.rate_limiter,
     )
     image_endpoint = ImageEndpoint(database, media_config.objects, media_config.image_processor, options.max_image_bytes)
@@ -87,9 +95,10 @@ def _build_routes(options: Settings, services: Services) -> list[BaseRoute]:
         WebSocketRoute("/graphql", services.components.sockets.serve),
         Route("/", RedirectResponse("/graphql")),
         *services.health.build_routes(),
-        *beacon.build_routes(database, body_limits, services.rate_limiter),
+        *beacon.build_routes(database, body_limits, body_budget, services.rate_limiter),
         *dashboard.build_routes(),
         *image_endpoint.build_routes(),
+        *services.feed_endpoint.build_routes(),
         *(create_storage_routes(media_config.objects) if isinstance(media_config.objects, DiskStorage) else []),
         *graphiql_routes,
     ]

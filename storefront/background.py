@@ -20,12 +20,16 @@ from storefront.imports.job_commands import sweep_jobs
 from storefront.imports.jobs import handlers
 from storefront.imports.jobs.worker import WorkerPool
 from storefront.media.garbage_collection import sweep_images
+from storefront.media.remote_images import RemoteImages
 from storefront.webhooks.commands import sweep_deliveries
 from storefront.writes.transaction import delete_expired_keys
 
 log = logging.getLogger("storefront")
 
 SWEEP_INTERVAL_SECONDS, FIRST_RUN_DELAY_SECONDS = 3_600, 60
+
+# Errors of periodic jobs that need no correction: the database, the object storage or the network is unavailable.
+_TEMPORARY_ERRORS = (*DATABASE_ERRORS, StorageError, OSError)
 
 # The name of the asyncio tasks of background work.
 BACKGROUND_TASK_NAME = "storefront job"
@@ -74,22 +78,26 @@ async def _run_periodically(job: PeriodicJob) -> None:
         started_at = monotonic()
         try:
             await job.run()
-        except (*DATABASE_ERRORS, StorageError, OSError):
-            log.warning("%s failed; retrying in %s s", job.name, job.interval_seconds, exc_info=True)
+        except Exception as error:
+            # Any error: otherwise the job would not run again before the process restarts.
+            level = logging.WARNING if isinstance(error, _TEMPORARY_ERRORS) else logging.ERROR
+            log.log(level, "%s failed; retrying in %s s", job.name, job.interval_seconds, exc_info=True)
         # Slow jobs run less often, with more to do at a time: no job takes more than a fifth of the time.
         await asyncio.sleep(max(job.interval_seconds, 4 * (monotonic() - started_at)))
 
 
 def _build_worker_pool(context: Context, options: Settings) -> WorkerPool:
+    media = context.media_config
     dependencies = handlers.JobDependencies(
         context.database,
-        context.media_config.objects,
+        media.objects,
         context.vault,
         context.feed.wakeups,
         options.shopify_api_version,
         options.shopify_url,
         options.max_import_rows,
         options.max_import,
+        _build_image_fetcher(context),
     )
     return WorkerPool(
         dependencies,
@@ -98,3 +106,11 @@ def _build_worker_pool(context: Context, options: Settings) -> WorkerPool:
         max_running_per_owner=options.jobs_per_owner,
         task_name=BACKGROUND_TASK_NAME,
     )
+
+
+def _build_image_fetcher(context: Context) -> RemoteImages | None:
+    media, outbound = context.media_config, context.outbound
+    if outbound is None:
+        return None
+    stores = context.database, media.objects, media.image_processor
+    return RemoteImages(*stores, outbound.http_client, media.max_image_bytes, media.base_url)

@@ -1,27 +1,32 @@
 """Checks of a deployment: each finding has the state of a subsystem and, where something is wrong, a remedy."""
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 from pydantic import SecretStr
 
-from storefront.analytics.dashboard import assets
+from storefront.analytics.dashboard import assets as dashboard_assets
 from storefront.core.auth.email_addresses import normalize_email
 from storefront.core.db import migrations
 from storefront.core.db.database import Database
 from storefront.core.ids import new_id
-from storefront.core.settings import Settings
+from storefront.core.settings import DEFAULT_ADDRESS_RATE, LOCAL_HOSTS, Settings
+from storefront.core.settings.parsing import split_list
 from storefront.core.storage.base import ObjectNotFoundError, ObjectStorage, StorageError, read_object
 from storefront.core.storage.disk import DiskStorage
 from storefront.core.storage.factory import create_object_storage
 from storefront.feed.pubsub import create_broadcast
 from storefront.queries.users import find_user_id_by_email, load_address_conflicts
 from storefront.serving.documents.manifests import ManifestError
+from storefront.serving.graphiql import assets as graphiql_assets
 from storefront.serving.graphiql.assets import list_missing_files, list_missing_graphiql_files
 from storefront.serving.protection.rate_limit import check_redis
 
@@ -32,11 +37,12 @@ _POOLER_PROBES = 10
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `remedy` is empty where all is well."""
+    """The result of one check. `remedy` is empty where it passed; `advice` is what to consider, and no failure."""
 
     subject: str
     state: str
     remedy: str = ""
+    advice: str = ""
 
 
 def check_database(url: str) -> Iterator[Finding]:
@@ -133,10 +139,12 @@ async def _probe_storage(objects: ObjectStorage) -> None:
 
 async def _check_bucket_cors(objects: ObjectStorage, options: Settings) -> str:
     """The remedy where the bucket's CORS rules reject uploads from an allowed origin. Our own endpoints allow all of them."""
+    if isinstance(objects, DiskStorage):
+        return ""
     presigned = objects.presign_put("doctor/page", content_type="image/png", size=1, seconds=60)
     preflight_headers = {"access-control-request-method": presigned.method, "access-control-request-headers": "content-type"}
     async with httpx.AsyncClient(timeout=5) as client:
-        for origin in [] if isinstance(objects, DiskStorage) else sorted(options.origins()):
+        for origin in options.origins():
             response = await client.options(presigned.url, headers={"origin": origin, **preflight_headers})
             if response.headers.get("access-control-allow-origin") not in ("*", origin):
                 return f"Allow uploads from {origin} in the CORS rules of the bucket: docs/media.md has an example."
@@ -189,18 +197,30 @@ async def check_rate_limits(options: Settings) -> Finding:
     return Finding("rates", "counted together in Redis")
 
 
-def check_clients(options: Settings) -> Finding:
-    """Check the rate limit of addresses, and that trusted proxies are configured, so that addresses are those of clients."""
+def check_clients(options: Settings, *, in_production: bool = False) -> Finding:
+    """Check the rate limit of addresses, and that trusted proxies are configured, so that addresses are those of clients.
+
+    In production a server at a loopback address is behind a proxy: it needs both as one does that other machines reach.
+    """
     rate = options.address_rate()
     suffix = "" if options.rate_limit_address is not None else " (the default)"
     state = f"{rate} for each address{suffix}" if rate else "any number of requests from an address"
     proxies = f"proxies: {options.trusted_proxies or 'none'}" if options.trusted_proxies is not None else "no proxies are set"
-    is_unclear = options.is_exposed() and options.trusted_proxies is None
-    remedy = (
-        "Behind a proxy set STOREFRONT_TRUSTED_PROXIES to its addresses: else all of its clients are counted as one address, "
-        "or not at all where it is a private one. Without a proxy set it to an empty value (STOREFRONT_TRUSTED_PROXIES=)."
-    )
-    return Finding("clients", f"{state}; {proxies}", remedy if is_unclear else "")
+    remedies = []
+    if options.trusted_proxies is None and (in_production or options.is_exposed()):
+        remedies.append(_PROXIES_REMEDY)
+    if in_production and not (rate or options.rate_limit_address):
+        remedies.append(
+            f'Set STOREFRONT_RATE_LIMIT_ADDRESS, such as "{DEFAULT_ADDRESS_RATE}", and STOREFRONT_RATE_LIMIT_EVENTS, or both to '
+            '"off" where the proxy limits rates: by default only a server that listens on other addresses than loopback does.'
+        )
+    return Finding("clients", f"{state}; {proxies}", "\n  → ".join(remedies))
+
+
+_PROXIES_REMEDY = (
+    "Behind a proxy set STOREFRONT_TRUSTED_PROXIES to its addresses: else all of its clients are counted as one address, "
+    "or not at all where it is a private one. Without a proxy set it to an empty value (STOREFRONT_TRUSTED_PROXIES=)."
+)
 
 
 def check_documents(options: Settings) -> Finding:
@@ -230,18 +250,95 @@ def check_observability(options: Settings) -> Finding:
 
 def check_graphiql() -> Finding:
     """Check that the files of GraphiQL are installed."""
-    return _check_files("graphiql", list_missing_graphiql_files())
+    return _check_files("graphiql", list_missing_graphiql_files(), graphiql_assets.__name__)
 
 
 def check_dashboard() -> Finding:
     """Check that the files of the dashboard are installed."""
-    return _check_files("dashboard", list_missing_files(assets.FOLDER, assets.FILES))
+    return _check_files(
+        "dashboard", list_missing_files(dashboard_assets.FOLDER, dashboard_assets.FILES), dashboard_assets.__name__
+    )
 
 
-def _check_files(subject: str, missing_files: Sequence[str]) -> Finding:
+def _check_files(subject: str, missing_files: Sequence[str], installer: str) -> Finding:
     if missing_files:
-        return Finding(subject, f"{len(missing_files)} files missing", "Run: make install")
+        return Finding(subject, f"{len(missing_files)} files missing", f"Run: {sys.executable} -m {installer}")
     return Finding(subject, "installed")
+
+
+def check_production(options: Settings) -> Iterator[Finding]:
+    """Check the settings without which a server works for development, and is not fit for production."""
+    folder = options.data_dir
+    if options.database_url is None:
+        yield Finding(
+            "postgres", f"embedded, in {folder}", "Set STOREFRONT_DATABASE_URL: the embedded Postgres is for development."
+        )
+    if options.secret is None:
+        remedy = "Set STOREFRONT_SECRET, the same on every machine." + _describe_generated(folder / "secret")
+        yield Finding("secret", f"generated in {folder}: other machines refuse the tokens of this one", remedy)
+    else:
+        yield Finding("secret", "set")
+    if options.encryption_keys is None:
+        remedy = "Set STOREFRONT_ENCRYPTION_KEYS, and store a copy apart from the backups: without the keys, secrets are lost."
+        remedy += _describe_generated(folder / "encryption-key")
+        reader = "other machines cannot decrypt what this one stores in the external Postgres"
+        state = f"generated in {folder}" + (f": {reader}" if options.database_url else "")
+        yield Finding("keys", state, remedy)
+    else:
+        yield Finding("keys", "set")
+    yield _check_origins(options)
+    yield _check_url_of_clients(options)
+    if options.s3_bucket is None:
+        advice = "Set STOREFRONT_S3_BUCKET for several machines. On one machine have the folder persistent and backed up."
+        yield Finding("bucket", f"none: images and files are in {folder / 'objects'}", advice=advice)
+
+
+def _describe_generated(path: Path) -> str:
+    return f" The one in use is in {path}." if path.exists() else ""
+
+
+def _check_origins(options: Settings) -> Finding:
+    if options.allowed_origins is None:
+        remedy = (
+            "Set STOREFRONT_ALLOWED_ORIGINS to the origins of your pages, such as https://shop.example, or to an empty value "
+            "where all of them are of the server's own origin (STOREFRONT_ALLOWED_ORIGINS=)."
+        )
+        return Finding("origins", "not set: pages of other origins are refused", remedy)
+    texts = split_list(options.allowed_origins)
+    insecure = [text for text in texts if urlsplit(text).scheme != "https" or _is_local(text)]
+    remedy = f"Remove {', '.join(insecure)} from STOREFRONT_ALLOWED_ORIGINS: name https:// origins only." if insecure else ""
+    return Finding("origins", ", ".join(texts) or "of this server only", remedy)
+
+
+def _check_url_of_clients(options: Settings) -> Finding:
+    url = options.public_url
+    is_fit = url is not None and urlsplit(url).scheme == "https" and not _is_local(url)
+    remedy = "Set STOREFRONT_PUBLIC_URL to the https:// URL under which clients reach this server, with which image URLs begin."
+    return Finding("url", options.base_url(), "" if is_fit else remedy)
+
+
+def _is_local(url: str) -> bool:
+    # With * as the port, which is none, only the host can be read.
+    return urlsplit(url).hostname in LOCAL_HOSTS
+
+
+def check_backups(url: str) -> Finding:
+    """Check that Postgres archives its write-ahead log (WAL), where it is configured to. Dumps leave no trace in the database."""
+    with psycopg.connect(url, prepare_threshold=None) as connection:
+        row = connection.execute(_ARCHIVER).fetchone()
+    mode, archived_at, is_failing = row or ("off", None, False)
+    if mode == "off":
+        advice = (
+            "What is written after the last dump is lost with the disk: archive the WAL, or have dumps made often enough. "
+            "docs/deploying.md, Backups, has both."
+        )
+        return Finding("backups", "Postgres does not archive its WAL", advice=advice)
+    remedy = "Correct archive_command or archive_library: the log of Postgres says why it fails." if is_failing else ""
+    return Finding("backups", f"Postgres archives its WAL, last {archived_at or 'never'}", remedy)
+
+
+_ARCHIVER = """SELECT current_setting('archive_mode'), last_archived_time,
+  coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) FROM pg_stat_archiver"""
 
 
 def _format_error(error: Exception) -> str:

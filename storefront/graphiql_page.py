@@ -1,5 +1,6 @@
 """GraphiQL with the examples of `storefront/examples`, whose variables name a real store and product of the database."""
 
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -37,5 +38,13 @@ async def _load_placeholders(database: Database) -> dict[str, str]:
         return {}
     popular_listing = Listing(Selection(Audience.SHOPPER), Order("popularity", descending=True), Window(1))
     (result,) = await load_pages(database, [StoreScope(store.id)], popular_listing)
-    handles = [product.handle for product in result.page.rows]
-    return {"__DEMO_SLUG__": store.slug, "__DEMO_CONFIG_ID__": store.id, "__DEMO_HANDLE__": "".join(handles)}
+    id_, handle = next(((product.id, product.handle) for product in result.page.rows), ("", ""))
+    tomorrow = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return {
+        "__DEMO_SLUG__": store.slug,
+        "__DEMO_CONFIG_ID__": store.id,
+        "__DEMO_PRODUCT_ID__": str(id_),
+        "__DEMO_HANDLE__": handle,
+        "__DEMO_FROM__": (tomorrow - timedelta(days=30)).isoformat(),
+        "__DEMO_TO__": tomorrow.isoformat(),
+    }

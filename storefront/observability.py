@@ -1,7 +1,7 @@
 """Observability of a server: readiness checks, operator warnings, metrics, and traces."""
 
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from storefront.core.db import migrations
 from storefront.core.db.database import DATABASE_ERRORS, Database, Statement, compile_statement
 from storefront.core.db.pool import PoolStats
+from storefront.core.db.replicas import Replica, Replicas
 from storefront.core.image_processing import ImageProcessor
 from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
@@ -27,6 +28,7 @@ from storefront.serving.observability.metrics import Gauge, Metrics, serve_metri
 from storefront.serving.observability.request_id import RequestIdMiddleware
 from storefront.serving.protection.load_shedding import LoadShedder
 from storefront.serving.server.backpressure import Backpressure
+from storefront.serving.server.connection_limit import ConnectionLimit
 from storefront.serving.websocket.connections import Sockets
 from storefront.webhooks.dispatcher import Dispatcher
 
@@ -36,7 +38,7 @@ MIN_FREE_BYTES = 500_000_000
 MAX_COUNTED_ROWS = 100_000
 
 
-def build_readiness_checks(database: Database, replica: Database | None, hub: Hub) -> dict[str, HealthCheck]:
+def build_readiness_checks(database: Database, hub: Hub) -> dict[str, HealthCheck]:
     """Readiness checks by name: all must pass for `/readyz`. A check returns a problem, or None."""
 
     async def check_migrations() -> str | None:
@@ -48,17 +50,13 @@ def build_readiness_checks(database: Database, replica: Database | None, hub: Hu
     async def check_feed() -> str | None:
         return None if hub.is_alive else "not followed: start the server again"
 
-    def build_query_check(target: Database) -> HealthCheck:
-        async def check_query() -> None:
-            await target.fetch(_select_one())
+    async def check_database() -> None:
+        await database.fetch(_select_one())
 
-        return check_query
-
-    readiness_checks = {"database": build_query_check(database), "migrations": check_migrations, "feed": check_feed}
-    return readiness_checks | ({"replica": build_query_check(replica)} if replica else {})
+    return {"database": check_database, "migrations": check_migrations, "feed": check_feed}
 
 
-def build_warnings(database: Database, data_dir: Path | None) -> dict[str, HealthCheck]:
+def build_warnings(database: Database, replicas: Replicas, data_dir: Path | None) -> dict[str, HealthCheck]:
     """Warnings for operators, which do not affect readiness. `data_dir`: the folder of local object storage, if it is used."""
 
     async def check_disk() -> str | None:
@@ -72,7 +70,11 @@ def build_warnings(database: Database, data_dir: Path | None) -> dict[str, Healt
     async def check_writes() -> str | None:
         return database.write_problem
 
-    return {"disk": check_disk, "writes": check_writes}
+    async def check_replicas() -> str | None:
+        return replicas.describe_problems()
+
+    checks: dict[str, Callable[[], Awaitable[str | None]]] = {"disk": check_disk, "writes": check_writes}
+    return {**checks, "replica": check_replicas} if replicas.all else checks
 
 
 def _get_free_bytes(folder: Path) -> int | None:
@@ -135,7 +137,7 @@ class ServerComponents:
     """The parts of a server that have metrics."""
 
     database: Database
-    replica: Database | None
+    replicas: Replicas
     hub: Hub
     sockets: Sockets
     streams: Streams
@@ -145,6 +147,7 @@ class ServerComponents:
     dispatcher: Dispatcher
     load_shedder: LoadShedder
     write_backpressure: Backpressure
+    connection_limit: ConnectionLimit
     image_processor: ImageProcessor
 
 
@@ -214,10 +217,14 @@ def _build_tracing(endpoint: str, sample_ratio: float) -> Tracing:
 
 
 def _build_pool_gauges(components: ServerComponents) -> list[Gauge]:
-    pools = {"primary": components.database} | ({"replica": components.replica} if components.replica else {})
+    replicas = components.replicas.all
+    pools = {"primary": components.database} | {replica.name: replica.database for replica in replicas}
 
     def read_pools(read_stat: Callable[[PoolStats], float]) -> Mapping[str, float]:
         return {pool: read_stat(database.get_pool_stats()) for pool, database in pools.items()}
+
+    def read_replicas(read_value: Callable[[Replica], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {replica.name: read_value(replica) for replica in replicas}
 
     return [
         Gauge(
@@ -235,13 +242,34 @@ def _build_pool_gauges(components: ServerComponents) -> list[Gauge]:
             lambda: read_pools(lambda stats: stats.waiting),
             "pool",
         ),
+        Gauge(
+            "storefront_replica_answers",
+            "Whether a replica answers.",
+            read_replicas(lambda replica: float(replica.database.is_open)),
+            "pool",
+        ),
+        Gauge(
+            "storefront_replica_lag_seconds",
+            "Seconds that a replica is behind the primary.",
+            read_replicas(lambda replica: replica.lag_seconds),
+            "pool",
+        ),
     ]
 
 
 def _build_request_gauges(components: ServerComponents) -> list[Gauge]:
     load_shedder, write_backpressure = components.load_shedder, components.write_backpressure
     aborted_description = "Connections aborted by backpressure because the client did not read, by exceeded limit."
+    connection_limit = components.connection_limit
     return [
+        Gauge("storefront_connections", "Open connections of clients.", lambda: connection_limit.count),
+        Gauge(
+            "storefront_connections_closed",
+            "Idle connections closed, or new ones rejected, because there were too many.",
+            lambda: {"idle": connection_limit.closed_count, "new": connection_limit.rejected_count},
+            "state",
+            is_counter=True,
+        ),
         Gauge("storefront_http_inside", "Requests in flight, including event streams.", lambda: load_shedder.in_flight),
         Gauge(
             "storefront_http_turned_away",

@@ -22,6 +22,7 @@ from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.federation import FEDERATION_SCALARS, add_federation_fields, print_subgraph, resolve_entity_types
 from storefront.graph.limits import declare_limits, omit_null_defaults
 from storefront.graph.mutations import describe_mutations
+from storefront.graph.permissions import guard_mutations
 from storefront.graph.scalars import SCALARS
 from storefront.graph.schema_directives import declare_cost_directives
 from storefront.graph.types.jobs import ExportJob, ImportJob
@@ -31,6 +32,7 @@ from storefront.imports.mutations import JobMutation
 from storefront.media.mutations import MediaMutation
 from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.changes import FEED_EVENT_TYPES
+from storefront.products.list_events import LIST_EVENT_TYPES
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
 from storefront.serving.documents import manifests
@@ -80,11 +82,13 @@ def _build_schema(query: type) -> strawberry.Schema:
         query,
         Mutation,
         Subscription,
-        types=[*ERROR_TYPES, *FEED_EVENT_TYPES, ImportJob, ExportJob],
+        types=[*ERROR_TYPES, *FEED_EVENT_TYPES, *LIST_EVENT_TYPES, ImportJob, ExportJob],
         config=StrawberryConfig(scalar_map={**SCALARS, **FEDERATION_SCALARS}),
     )
     graph = declare_limits(declare_field_metadata(get_graphql_schema(built)))
-    bypass_strawberry_wrappers(describe_mutations(resolve_node_types(declare_cost_directives(omit_null_defaults(graph)))))
+    bypass_strawberry_wrappers(
+        guard_mutations(describe_mutations(resolve_node_types(declare_cost_directives(omit_null_defaults(graph)))))
+    )
     for type_ in graph.type_map.values():
         if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
             # Strawberry checks OneOf inputs during execution only; with this, graphql-core checks them in validation.
@@ -147,5 +151,6 @@ def _build_document_limits(options: Settings) -> DocumentLimits:
         operations=options.max_document_operations,
         mutations=options.max_mutations,
         input_items=options.max_input_items,
+        mutation_items=options.max_mutation_items,
         cost=options.max_cost,
     )

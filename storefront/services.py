@@ -1,7 +1,7 @@
 """Builds what an application consists of from the settings: databases, live feed, executor, protection, and their wiring."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, sha256
@@ -12,11 +12,13 @@ from storefront.context_factory import ContextFactory
 from storefront.core.auth.identity import Authenticator, create_authenticator
 from storefront.core.build_id import compute_build_id
 from storefront.core.db.database import Database
+from storefront.core.db.replicas import Replica, Replicas, split_hosts
 from storefront.core.image_processing import ImageProcessor
 from storefront.core.net.network_policy import NetworkPolicy
 from storefront.core.net.safe_http import SafeHttpClient
 from storefront.core.net.shopify_client import ShopifyClient
 from storefront.core.settings import Settings
+from storefront.core.shared_runs import SharedRuns
 from storefront.core.storage import factory
 from storefront.core.storage.disk import DiskStorage
 from storefront.feed.hub import Hub
@@ -24,6 +26,7 @@ from storefront.feed.positions import LogPositions
 from storefront.feed.pubsub import PubSub
 from storefront.graph.context import Context, Feed, MediaConfig, OutboundServices
 from storefront.observability import Observability, ServerComponents
+from storefront.product_feeds.endpoint import FeedEndpoint
 from storefront.queries import users
 from storefront.queries.spelling import SpellingCorrector
 from storefront.schema import build_document_store
@@ -35,11 +38,15 @@ from storefront.serving.protection.rate_limit import RateLimiter, RateLimitScope
 from storefront.serving.protection.revocations import Revocations
 from storefront.serving.run.operations import ConcurrencyLimits, Operations
 from storefront.serving.server.backpressure import Backpressure, WriteLimits
+from storefront.serving.server.connection_limit import ConnectionLimit, compute_default_max_connections
 from storefront.serving.websocket.connections import SocketLimits, Sockets
 from storefront.webhooks.dispatcher import Dispatcher
 from storefront.webhooks.queue import RetryPolicy
 from storefront.webhooks.rendering import QUERY_TIMEOUT_SECONDS, MessageRenderer
 from storefront.webhooks.sending import DeliveryDependencies
+
+# Seconds that services have for their last statements when the server stops: they cancel statements, and release leases.
+SHUTDOWN_TIMEOUT_SECONDS = 3.0
 
 
 class LifespanService(Protocol):
@@ -64,18 +71,25 @@ class Services:
     observability: Observability
     components: ServerComponents
     health: Health
+    feed_endpoint: FeedEndpoint
     lifespan_services: tuple[LifespanService, ...]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Connect to the databases and run all services, in the order of their dependencies, while this lasts."""
-        async with self.context.database, self.context.replica or nullcontext(), AsyncExitStack() as stack:
+        async with self.context.database, AsyncExitStack() as stack:
             for service in dict.fromkeys(self.lifespan_services):
                 await stack.enter_async_context(service.running())
             yield
 
+    def limit_shutdown(self) -> None:
+        """Called before the services stop: from now on they have SHUTDOWN_TIMEOUT_SECONDS for their last statements."""
+        for database in (self.context.database, *(replica.database for replica in self.components.replicas.all)):
+            database.terminate_after(SHUTDOWN_TIMEOUT_SECONDS)
+
     async def drain(self) -> None:
-        """End streams and sockets, so that their clients reconnect elsewhere, and abort clients that do not read."""
+        """End streams and sockets, so that their clients reconnect elsewhere, and abort clients that neither read nor send."""
+        self.components.connection_limit.drain()
         self.components.streams.drain()
         self.components.write_backpressure.drain()
         await self.components.sockets.drain()
@@ -87,11 +101,13 @@ def build_services(options: Settings, database_url: str) -> Services:
     Raises RuntimeError for an extra that is not installed, and UnusableManifest.
     """
     authenticator = create_authenticator(options)
-    database, replica = _build_database(database_url, options), _build_replica(options)
+    database = _build_database(database_url, options)
+    replicas = _build_replicas(options, database)
     hub = Hub(database, options.poll_interval, options.feed_heartbeat_seconds)
     log_positions = LogPositions(database, options.poll_interval, strict=options.cache == "strict")
-    # A replica lags behind the primary, so it has log positions of its own.
-    read_positions = LogPositions(replica, options.poll_interval) if replica else log_positions
+    positions_by_source: dict[Replica | None, LogPositions] = {None: log_positions}
+    for replica in replicas.all:
+        positions_by_source[replica] = _build_replica_positions(replica, options)
     wakeups = PubSub(options.pubsub_url(), hub.notify, log_positions.invalidate)
     document_store = build_document_store(options)
     server_observability = observability.build_observability(options, document_store)
@@ -102,38 +118,45 @@ def build_services(options: Settings, database_url: str) -> Services:
         database,
         SpellingCorrector(),
         options.load_vault(),
-        Feed(hub, wakeups),
+        Feed(hub, wakeups, live_lists=SharedRuns(options.max_live_lists)),
         media_config,
-        replica=replica,
         outbound=outbound,
     )
     dispatcher = _build_webhook_dispatcher(options, context, outbound)
     wakeups.add_listener(dispatcher.notify_log_moved)
     rate_limiter = _build_rate_limiter(options)
     revocations = Revocations(partial(users.find_revoked_credentials, database), options.poll_interval)
-    context_factory = ContextFactory(context, authenticator, rate_limiter)
-    streams, write_backpressure = Streams(revocations, options.max_sockets), Backpressure(_build_write_limits(options))
+    context_factory = ContextFactory(context, authenticator, rate_limiter, replicas, positions_by_source)
+    max_connections = options.max_connections or compute_default_max_connections()
+    # What stays open by itself leaves a third of the connections to requests.
+    max_sockets = min(options.max_sockets, max_connections // 3)
+    streams, write_backpressure = Streams(revocations, max_sockets), Backpressure(_build_write_limits(options))
     sockets = Sockets(
-        operations, context_factory.make_websocket_context, _build_socket_limits(options), revocations, rate_limiter
+        operations, context_factory.make_websocket_context, _build_socket_limits(options, max_sockets), revocations, rate_limiter
     )
+    feed_endpoint = FeedEndpoint(context_factory.choose_public_database, rate_limiter, options.cache_control())
     components = ServerComponents(
         database=database,
-        replica=replica,
+        replicas=replicas,
         hub=hub,
         sockets=sockets,
         streams=streams,
         document_store=document_store,
         response_cache=ResponseCache(
             log_positions,
-            partial(context_factory.make_recorded_context, read_positions),
+            context_factory.make_recorded_context,
             context_factory.is_anonymous,
             _build_cache_policy(options),
         ),
         queue_stats=observability.QueueStats(database),
         dispatcher=dispatcher,
         # Some requests may wait for those being executed, but not long.
-        load_shedder=LoadShedder(5 * options.max_concurrent, lambda: streams.count + write_backpressure.stalled_count),
+        load_shedder=LoadShedder(
+            5 * options.max_concurrent,
+            lambda: streams.count + write_backpressure.stalled_count + feed_endpoint.waiting_count,
+        ),
         write_backpressure=write_backpressure,
+        connection_limit=ConnectionLimit(max_connections),
         image_processor=media_config.image_processor,
     )
     return Services(
@@ -144,14 +167,15 @@ def build_services(options: Settings, database_url: str) -> Services:
         rate_limiter=rate_limiter,
         observability=server_observability,
         components=components,
-        health=_build_health(options, context),
+        health=_build_health(options, context, replicas),
+        feed_endpoint=feed_endpoint,
         lifespan_services=(
             outbound.http_client,
             media_config.objects,
             media_config.image_processor,
             hub,
-            log_positions,
-            read_positions,
+            replicas,
+            *positions_by_source.values(),
             wakeups,
             revocations,
             rate_limiter,
@@ -161,9 +185,17 @@ def build_services(options: Settings, database_url: str) -> Services:
     )
 
 
-def _build_replica(options: Settings) -> Database | None:
+def _build_replicas(options: Settings, primary: Database) -> Replicas:
     url = options.database_read_url
-    return _build_database(url.get_secret_value(), options) if url else None
+    hosts, is_balanced = split_hosts(url.get_secret_value()) if url else ([], False)
+    replicas = [Replica(name, _build_database(host_url, options)) for name, host_url in hosts]
+    return Replicas(replicas, primary, max_lag_seconds=options.max_replica_lag, is_balanced=is_balanced)
+
+
+def _build_replica_positions(replica: Replica, options: Settings) -> LogPositions:
+    log_positions = LogPositions(replica.database, options.poll_interval)
+    replica.open_listeners.append(log_positions.invalidate_all)
+    return log_positions
 
 
 def _build_database(url: str, options: Settings) -> Database:
@@ -174,6 +206,8 @@ def _build_database(url: str, options: Settings) -> Database:
         lock_timeout=options.lock_timeout,
         # An operation may wait for a few connections at once, and the viewer is loaded before the concurrency limit applies.
         max_waiting=5 * options.max_concurrent,
+        # Half of the operations that may run are left to reads, however many writers wait.
+        max_waiting_writes=max(1, options.max_concurrent // 2),
         pool_timeout=options.pool_timeout,
         use_prepared={"auto": None, "on": True, "off": False}[options.prepared_statements],
     )
@@ -215,11 +249,11 @@ def _build_rate_limiter(options: Settings) -> RateLimiter:
     return RateLimiter(quotas, url.get_secret_value() if url else None, options.rate_limit_cost, public_only)
 
 
-def _build_socket_limits(options: Settings) -> SocketLimits:
+def _build_socket_limits(options: Settings, max_sockets: int) -> SocketLimits:
     return SocketLimits(
         options.init_timeout,
         options.max_operations,
-        options.max_sockets,
+        max_sockets,
         options.max_message,
         options.max_values,
         options.max_unread_websocket,
@@ -241,9 +275,9 @@ def _build_cache_policy(options: Settings) -> CachePolicy:
     return CachePolicy(options.response_cache_bytes, options.cache_control(), secret)
 
 
-def _build_health(options: Settings, context: Context) -> Health:
+def _build_health(options: Settings, context: Context, replicas: Replicas) -> Health:
     data_folder = options.data_dir if isinstance(context.media_config.objects, DiskStorage) else None
     return Health(
-        observability.build_readiness_checks(context.database, context.replica, context.feed.hub),
-        observability.build_warnings(context.database, data_folder),
+        observability.build_readiness_checks(context.database, context.feed.hub),
+        observability.build_warnings(context.database, replicas, data_folder),
     )

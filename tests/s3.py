@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from storefront.core.storage.s3 import Bucket, S3Storage
+from tests.ports import free_port
 
 KEY, SECRET = "an-access-key", "a secret of the bucket"
 
@@ -69,13 +70,6 @@ def s3_server() -> Iterator[S3Server]:
             yield S3Server(f"http://127.0.0.1:{port}")
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    """A free TCP port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

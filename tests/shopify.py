@@ -42,8 +42,8 @@ type AccessScope { handle: String! description: String! }
 type PageInfo { hasNextPage: Boolean! hasPreviousPage: Boolean! startCursor: String endCursor: String }
 type ProductConnection { nodes: [Product!]! pageInfo: PageInfo! }
 type Product {
-  id: ID! handle: String! title: String! descriptionHtml: HTML! productType: String! status: ProductStatus! tags: [String!]!
-  seo: SEO! category: TaxonomyCategory hasOnlyDefaultVariant: Boolean!
+  id: ID! handle: String! title: String! descriptionHtml: HTML! vendor: String! productType: String! isGiftCard: Boolean!
+  status: ProductStatus! tags: [String!]! seo: SEO! category: TaxonomyCategory hasOnlyDefaultVariant: Boolean!
   variants(first: Int, after: String): ProductVariantConnection!
   media(first: Int, after: String, query: String): MediaConnection!
 }
@@ -252,7 +252,9 @@ def product(number: int, variants: Sequence[dict[str, Any]] = (), images: Sequen
         "handle": f"product-{number}",
         "title": f"Product {number}",
         "descriptionHtml": f"<p>The {number}th.</p>",
+        "vendor": "Maker",
         "productType": "Things",
+        "isGiftCard": False,
         "status": "ACTIVE",
         "tags": ["a tag", "another"],
         "seo": {"title": None, "description": None},

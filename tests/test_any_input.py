@@ -38,7 +38,18 @@ ODD = [
 ]
 TEXTS = st.sampled_from(ODD) | st.text(max_size=12)
 AMOUNTS = st.sampled_from(
-    ["0", "-0", "-0.00", "0.01", "10", "99999999.99", "100000000", "-1", "1.999", "12345678901234567890.0123456789"]
+    [
+        "0",
+        "-0",
+        "-0.00",
+        "0.01",
+        "10",
+        "999999999999999.9999",
+        "1000000000000000",
+        "-1",
+        "1.999",
+        "12345678901234567890.0123456789",
+    ]
 )
 NUMBERS = st.sampled_from([0, 1, -1, 2, 5, 6, 2**31 - 1, -(2**31), 32_768]) | st.integers(-(2**31), 2**31 - 1)
 PLAIN: dict[str, st.SearchStrategy[Any]] = {
@@ -109,12 +120,12 @@ async def rows(owner: Client, me: str) -> dict[str, str]:
     return {f"${noun}": id_ for noun, id_ in zip(NOUNS, (store, product, variant, review, image, upload), strict=True)}
 
 
-async def check(owner: Client, me: str, name: str, input_: dict[str, Any]) -> None:
+async def check(owner: Client, me: str, ids: Mapping[str, str], name: str, input_: dict[str, Any]) -> None:
     field = MUTATIONS[name]
     payload = "{ clientMutationId userErrors { code message path } }"
     document = f"mutation($input: {field.args['input'].type}) {{ {name}(input: $input) {payload} }}"
     # A new token each time: one of the mutations signs the user out everywhere.
-    answer = await owner.signed_in(me).post(document, input=with_ids(input_, await rows(owner, me)))
+    answer = await owner.signed_in(me).post(document, input=with_ids(input_, ids))
     body = answer.json()
     codes = [error["extensions"]["code"] for error in body.get("errors", ())]
     assert set(codes) <= {"BAD_USER_INPUT"}, f"{codes} for {input_!r:.500}"
@@ -133,11 +144,16 @@ async def test_any_input_gets_payload_or_typed_error(owner: Client, me: str, nam
         drawn.append(input_)
 
     draw()
-    for input_ in drawn:
-        await check(owner, me, name, input_)
+    ids: dict[str, str] = {}
+    for n, input_ in enumerate(drawn):
+        # Some mutations delete them.
+        ids = ids if n % ROWS_EVERY else await rows(owner, me)
+        await check(owner, me, ids, name, input_)
 
 
 EXAMPLES = 40
+# Inputs for which the rows are the same.
+ROWS_EVERY = 4
 
 
 @pytest.mark.parametrize("text", ["㌀㌂㌄㌆㌈㌊㌌㌎", "ﷺﷻ", "İıſß", "😀🏳️‍🌈"], ids=["squared", "ligatures", "case", "emoji"])
@@ -153,10 +169,10 @@ async def test_text_growing_by_folding_is_stored_or_rejected(owner: Client, me: 
         {"description": description},
         {"title": title, "tags": tags, "description": description},
     ):
-        await check(owner, me, "updateProduct", {"id": ids["$product"], **given_})
+        await check(owner, me, ids, "updateProduct", {"id": ids["$product"], **given_})
 
 
-async def test_text_beyond_search_limit_is_rejected(owner: Client, me: str) -> None:
+async def test_text_beyond_search_limit_is_stored(owner: Client, me: str) -> None:
     # Each of these characters folds into up to five, and nearly all words of four differ.
     dice, letters = random.Random(1), [chr(code) for code in range(0x3300, 0x3358)]
     words = ["".join(dice.choices(letters, k=4)) for _ in range(26_000)]
@@ -166,4 +182,4 @@ async def test_text_beyond_search_limit_is_rejected(owner: Client, me: str) -> N
     }
     document = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { userErrors { code path } } }"
     answer = await owner.signed_in(me).ask(document, i={"id": (await rows(owner, me))["$product"], **given_})
-    assert answer["updateProduct"]["userErrors"] == [{"code": "INVALID_INPUT", "path": ["description"]}]
+    assert answer["updateProduct"]["userErrors"] == []

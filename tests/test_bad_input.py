@@ -1,5 +1,7 @@
 """Invalid input: errors have a code, the field and the fix, and are never internal errors."""
 
+import gc
+import itertools
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +136,30 @@ async def test_offset_page_error_names_its_fields(shop: Shop, value: dict[str, A
     assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", f"input.{field}")
 
 
+CURSOR_LISTS = [
+    'products(first: 1, after: "x") { nodes { id } }',
+    'products(first: 1, after: "@", sort: {key: RATING}) { totalCount nodes { id } }',
+    'products(first: 1, after: "@", sort: {key: CREATED_AT}) { edges { cursor } }',
+    'reviews(first: 1, after: "@") { nodes { id } }',
+]
+
+
+@pytest.mark.parametrize(
+    "query", ["{{ configs {{ nodes {{ a: {} b: {} }} }} }}", "{{ config(by: {{id: $s}}) {{ a: {} b: {} }} }}"]
+)
+async def test_two_bad_cursors_leave_nothing_in_the_log(shop: Shop, query: str, caplog: pytest.LogCaptureFixture) -> None:
+    found = await shop.client.ask(
+        products("first: 1, sort: {key: NAME}").replace("totalCount", "pageInfo { endCursor }"), s=shop.store
+    )
+    cursor = found["products"]["pageInfo"]["endCursor"]
+    for first, second in itertools.product(CURSOR_LISTS, repeat=2):
+        text = query.format(first, second).replace("@", cursor)
+        text = text if "$s" not in text else f"query($s: ID!) {text}"
+        assert (await refusal(shop, text))["extensions"]["field"] == "after"
+    gc.collect()
+    assert not caplog.records
+
+
 # ------------------------------------------------------------------------------------------------------------- ids
 
 
@@ -232,7 +258,7 @@ def encode_cursor(held: object) -> str:
 ALTERED: dict[str, list[Any]] = {
     "CREATED_AT": ["", "x", 5, None, True, [], {}, "2026-W01-1", "2026-01-01x10:00:00", "2026-01-01", "20260101T101010Z",
                    "2026-01-01T10:00:00,5Z", "9999-12-31T23:59:59-23:59", "infinity", "now", "x" * 1_000],
-    "PRICE": [5, None, "x", "1", "1.0", "١.٠٠", "-1.00", "NaN", "1e3", "123456789.00", True, {}],
+    "PRICE": [5, None, "x", "1.", ".5", "١.٠٠", "-1.00", "NaN", "1e3", "1234567890123456.00", "1.00000", True, {}],
     "NAME": [5, None, "a\0b", ["x"], True],
     "POPULARITY": [True, -1, 2**31, 2**63, 1.5, "1", None],
     "RATING": [True, "1", None, [], {"a": 1}],
@@ -268,7 +294,7 @@ async def test_cursor_is_bound_to_its_list(shop: Shop) -> None:
         ", $sort: ProductSortInput, $f: ProductFilterInput, $q: String, $v: String",
     )
     changes: list[dict[str, Any]] = [{"sort": {"key": "PRICE", "order": "DESC"}}, {"sort": {"key": "NAME"}}, {"s": other}]
-    for changed in [*changes, {"f": {"inStock": True}}, {"f": {"tags": []}}, {"q": "lantern"}]:
+    for changed in [*changes, {"f": {"inStock": True}}, {"f": {"tags": ["copper"]}}, {"q": "lantern"}]:
         error = await shop.client.refusal(query, **{"s": shop.store, "sort": {"key": "PRICE"}, "v": held, **changed})
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
         assert "another sort, filter or parent" in error["message"]
@@ -407,10 +433,14 @@ async def test_empty_prefix_and_search_are_valid(shop: Shop) -> None:
     assert (await expect_data(shop, SEARCH, " \t"))["products"]["totalCount"] == 12
 
 
-async def test_empty_filter_list_matches_nothing(shop: Shop) -> None:
-    for name, type_ in (("tags", "[String!]"), ("categories", "[String!]"), ("ids", "[ID!]")):
-        assert (await expect_data(shop, filter_products(name, type_), []))["products"]["totalCount"] == 0
-        assert (await expect_data(shop, filter_products(name, type_), None))["products"]["totalCount"] == 12
+LISTS = {"ids": "ID!", "statuses": "ProductStatus!", "attributes": "AttributeFilterInput!"}
+
+
+@pytest.mark.parametrize("name", ["ids", "categories", "vendors", "productTypes", "tags", "attributes", "statuses"])
+async def test_empty_filter_list_is_no_condition(shop: Shop, name: str) -> None:
+    query = filter_products(name, f"[{LISTS.get(name, 'String!')}]")
+    for value in ([], None, *([[{"name": "Color", "values": []}]] if name == "attributes" else ())):
+        assert (await expect_data(shop, query, value))["products"]["totalCount"] == 12
 
 
 # ------------------------------------------------------------------------------------- decimals, timestamps, numbers

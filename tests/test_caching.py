@@ -62,45 +62,47 @@ ROOTS = {
 ARGUMENTS = {
     "Product.variant": '(by: {attributes: [{name: "Size", value: "S"}]})',
     "Config.products": '(search: "mugg")',
+    "Config.category": '(by: {path: "Cups"})',
     "Config.product": '(by: {handle: "mug"})',
     "Config.predictiveSearch": '(search: "mugg")',
     "Config.variants": '(sku: "none")',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
+    "Product.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
 
 
-def selection(type_: Any, above: tuple[str, ...]) -> str:
-    """A selection of every public field of a type, recursively."""
+def selection(type_: Any, above: tuple[str, ...], edges: set[str]) -> str:
+    """A selection of every public field of a type, recursively: of each edge where it is first met."""
     if is_abstract_type(type_):
         members = GRAPH.get_possible_types(type_)
-        return "{ __typename " + " ".join(f"... on {one.name} {selection(one, above)}" for one in members) + " }"
+        return "{ __typename " + " ".join(f"... on {one.name} {selection(one, above, edges)}" for one in members) + " }"
     assert isinstance(type_, GraphQLObjectType)
-    return "{ __typename " + " ".join(filter(None, (line(type_.name, n, f, above) for n, f in type_.fields.items()))) + " }"
+    lines = (line(type_.name, n, f, above, edges) for n, f in type_.fields.items())
+    return "{ __typename " + " ".join(filter(None, lines)) + " }"
 
 
-def line(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) -> str | None:
+def line(parent: str, name: str, field: GraphQLField, above: tuple[str, ...], edges: set[str]) -> str | None:
     target, coordinate = get_named_type(field.type), f"{parent}.{name}"
     if field.extensions.get(PERSONAL_EXTENSION_KEY) or target.name in above or name == "edges":
         return None
     if parent == "Config" and len(above) > 2 and not is_leaf_type(target) and name != "owner":
         # The store of a product is reduced; `config` itself selects all of it.
         return None
-    if coordinate in {"Product.options", "Product.related", "Product.variant"} and "Config" in above:
-        # `product` selects them; the address of `config` would be longer than a server reads.
-        return None
-    if parent == "Product" and "Review" in above and not is_leaf_type(target):
-        # Likewise the product of a review of the store.
-        return None
     needs = any(is_required_argument(argument) for argument in field.args.values())
     assert not needs or coordinate in ARGUMENTS, f"say in ARGUMENTS how {coordinate} is asked"
     whole = f"{parent}_{name}: {name}{ARGUMENTS.get(coordinate, '')}"
-    return whole if is_leaf_type(target) else f"{whole} {selection(target, (*above, target.name))}"
+    if is_leaf_type(target):
+        return whole
+    if coordinate in edges:
+        return None
+    edges.add(coordinate)
+    return f"{whole} {selection(target, (*above, target.name), edges)}"
 
 
 def document(root: str) -> str:
     assert GRAPH.query_type is not None
     target = get_named_type(GRAPH.query_type.fields[root].type)
-    below = "" if is_leaf_type(target) else selection(target, ("Query", target.name))
+    below = "" if is_leaf_type(target) else selection(target, ("Query", target.name), set())
     declared = " ".join(f"${name}: {kind}" for name, kind in KINDS.items() if f"${name}" in ROOTS[root])
     return f"query ({declared}) {{ {root}{ROOTS[root]} {below} }}"
 
@@ -182,7 +184,14 @@ async def shop(servers: list[Client], folder: Path) -> Shop:
     image, upload = await make_image(database, product), await make_upload(database, store, size=len(PICTURE))
     await DiskStorage(folder / "objects", "", "").put(upload_key(upload), PICTURE, "image/png")
     hook = await insert(database, "webhooks", config_id=store, url=CLOSED_URL, read_as="owner", secret="none", position=0)
-    about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
+    about = {
+        "config_id": store,
+        "webhook_id": hook,
+        "type": "product.updated",
+        "position": 0,
+        "lane": product,
+        "state": "delivered",
+    }
     jobs |= {"image": image, "upload": upload, "hook": hook, "delivery": await insert(database, "webhook_deliveries", **about)}
     ids = {**jobs, "store": store, "product": product, "other": other, "variant": small, "review": review, "slug": slug}
     return Shop(writer, strict, polling, reference, writer.signed_in(owner), writer.signed_in(reviewer), ids)
@@ -232,6 +241,12 @@ MUTATIONS: dict[str, Write] = {
     "updateProfile": ("reviewer", {"name": "Somebody else"}, {"product", "products", "config"}),
     "createConfig": ("owner", {"storeName": "New", "slug": "new-{store}"}, set()),
     "updateConfig": ("owner", {"id": "{store}", "storeName": "Renamed"}, OF_PRODUCT),
+    "updateCategory": (
+        "owner",
+        {"configId": "{store}", "path": "Cups", "description": "For tea"},
+        OF_PRODUCT - {"searchProducts"},
+    ),
+    "updateSearchSettings": ("owner", {"configId": "{store}", "synonyms": [["mug", "beaker"]]}, set()),
     "publishConfig": ("owner", {"id": "{store}"}, set()),
     "unpublishConfig": ("owner", {"id": "{store}"}, EVERYWHERE),
     "deleteConfig": ("owner", {"id": "{store}"}, EVERYWHERE),
@@ -239,6 +254,14 @@ MUTATIONS: dict[str, Write] = {
     "updateProduct": ("owner", {"id": "{product}", "title": "Muggle"}, OF_PRODUCT),
     "deleteProduct": ("owner", {"id": "{product}"}, EVERYWHERE),
     "bulkUpdateProducts": ("owner", {"rows": [{"id": "{product}", "price": "2.00"}]}, OF_PRODUCT | {"productChanges"}),
+    "bulkCreateProducts": ("owner", {"configId": "{store}", "rows": [{"title": "Mug three", "price": "3.00"}]}, EVERYWHERE),
+    "bulkUpsertProducts": (
+        "owner",
+        {"configId": "{store}", "rows": [{"handle": "mug", "title": "Muggle"}, {"handle": "new", "title": "New", "price": "1"}]},
+        EVERYWHERE,
+    ),
+    "bulkUpdateVariants": ("owner", {"rows": [{"id": "{variant}", "price": "2.00"}]}, OF_PRODUCT),
+    "bulkDeleteProducts": ("owner", {"rows": [{"id": "{product}"}]}, EVERYWHERE),
     "updateProductPrices": ("owner", {"prices": [{"id": "{product}", "price": "2.50"}]}, OF_PRODUCT),
     "adjustInventory": ("owner", {"changes": [{"id": "{variant}", "delta": -1}]}, OF_PRODUCT),
     "createVariant": ("owner", {"productId": "{product}", "name": "M", "price": "1.00"}, OF_PRODUCT),
@@ -252,6 +275,8 @@ MUTATIONS: dict[str, Write] = {
     "createReview": ("owner", {"productId": "{product}", "rating": 1}, OF_PRODUCT),
     "updateReview": ("reviewer", {"id": "{review}", "rating": 2}, OF_PRODUCT),
     "deleteReview": ("reviewer", {"id": "{review}"}, OF_PRODUCT),
+    "moderateReviews": ("owner", {"ids": ["{review}"], "status": "HIDDEN"}, OF_PRODUCT),
+    "replyToReview": ("owner", {"id": "{review}", "reply": "Thank you"}, {"product", "config"}),
     "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}], "consent": True}, set()),
     # Their work is done later by jobs, in batches, each with its entries in the changelog.
     "createImportUpload": ("owner", {"configId": "{store}", "fileName": "shop.csv", "size": 10}, set()),

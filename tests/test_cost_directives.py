@@ -118,7 +118,8 @@ def test_assumed_sizes_are_the_defaults_of_arguments() -> None:
         if isinstance(default, IntValueNode):
             compared[coordinate] = (size["assumedSize"], int(default.value))
     assert compared["AttributeFacet.values"] == compared["ProductFacets.tags"] == (50, 50)
-    assert [coordinate for coordinate, (assumed, default) in compared.items() if assumed != default] == []
+    # Few categories have as many below them as a page holds, so that a tree of several levels is affordable.
+    assert [coordinate for coordinate, (assumed, default) in compared.items() if assumed != default] == ["Category.children"]
 
 
 def test_every_kind_of_size_occurs() -> None:

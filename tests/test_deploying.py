@@ -50,4 +50,33 @@ def test_services_have_dependencies_and_no_privileges() -> None:
         assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"]
         assert set(services[name]["depends_on"]) <= set(services)
     assert all("healthcheck" in service for name, service in services.items() if name != "storefront")
-    assert services["storefront"]["ports"] == ["127.0.0.1:8000:8000"]
+    [port] = services["storefront"]["ports"]
+    assert re.sub(r"\$\{\w+:-(\w+)\}", r"\1", port) == "127.0.0.1:8000:8000"
+
+
+def test_services_get_every_setting_of_env_file() -> None:
+    services: Any = yaml.safe_load(text("compose.yaml"))["services"]
+    for name in ("migrate", "storefront"):
+        assert services[name]["env_file"] == ".env"
+        # What is listed overrides the file: only with the file's own value, or with a default.
+        for setting, value in services[name]["environment"].items():
+            assert value.startswith((f"${{{setting}:-", f"${{{setting}:?"))
+
+
+def test_images_are_pinned_by_digest() -> None:
+    services: Any = yaml.safe_load(text("compose.yaml"))["services"]
+    images = [service["image"] for service in services.values() if "build" not in service]
+    images += re.findall(r"^FROM (\S+)", text("Dockerfile"), re.MULTILINE)
+    assert len(images) > 5
+    assert [image for image in images if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
+
+
+def test_profiles_are_optional_and_documented() -> None:
+    services: Any = yaml.safe_load(text("compose.yaml"))["services"]
+    profiles = {name: service.get("profiles", []) for name, service in services.items()}
+    assert {name for name, found in profiles.items() if not found} == {"migrate", "storefront", "postgres"}
+    for name, service in services.items():
+        for needed, condition in service.get("depends_on", {}).items():
+            assert set(profiles[needed]) <= set(profiles[name]) or condition["required"] is False
+    listed = re.findall(r"^\| `([a-z]+)` \|", text("docs/deploying.md"), re.MULTILINE)
+    assert {profile for found in profiles.values() for profile in found} == set(listed)

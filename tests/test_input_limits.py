@@ -229,7 +229,7 @@ def text_of(place: Place, characters: int) -> Any:
 )
 def test_texts_beyond_their_limit_are_rejected(place: Place, *, as_variable: bool) -> None:
     # More than any limit of this type.
-    text = text_of(place, 100_001 if place in WRITTEN else 2_001)
+    text = text_of(place, 131_073 if place in WRITTEN else 2_001)
     refused = refusal_of(request_of(place, text, as_variable=as_variable))
     assert refused is not None
     assert (refused.code, refused.details["limit"]) == ("BAD_USER_INPUT", "characters")

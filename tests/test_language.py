@@ -63,6 +63,7 @@ def _iterate_definitions(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int]]:
             yield node, node.id if isinstance(node, ast.Name) else node.attr, node.lineno
 
 
+@cache
 def split_words(name: str) -> set[str]:
     """The words of an identifier, in lower case."""
     return set(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower().strip("_").split("_"))

@@ -19,7 +19,7 @@ from storefront.core.settings import get_settings
 from tests.client import SECRET, Client
 from tests.conftest import serving
 from tests.factories import make_user
-from tests.feed.redis import free_port
+from tests.ports import free_port
 from tests.serving.observability.test_tracing import collector
 from tests.shopify import DOMAIN, Fault, Shopify, product, selling
 from tests.webhooks.hooks import CREATE as HOOK

@@ -73,7 +73,7 @@ async def test_hidden_nodes_are_null_for_all_but_their_owner(shopper: Client) ->
 async def test_webhooks_deliveries_and_jobs_are_nodes_of_their_owner(shop: Shop) -> None:
     database, store = shop.client.database, shop.ids["Config"]
     hook = await insert(database, "webhooks", config_id=store, url="https://example.com", read_as="owner", secret="-", position=0)
-    about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": store}
+    about = {"config_id": store, "webhook_id": hook, "type": "product.updated", "position": 0, "lane": store}
     delivery = await insert(database, "webhook_deliveries", **about)
     owner = (await shop.owner.ask("{ me { id } }"))["me"]["id"]
     jobs = [await make_job(database, store, owner, kind, status="failed") for kind in ("import", "export")]

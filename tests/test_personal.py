@@ -37,10 +37,12 @@ ARGUMENTS = {
     "Query.searchProducts": "(input: {configId: $store})",
     "Config.predictiveSearch": '(search: "mu")',
     "Config.variants": '(sku: "S")',
+    "Config.category": '(by: {path: "Cups"})',
     "Config.product": '(by: {handle: "mug"})',
     "Query.productChanges": '(configId: $store, after: "0")',
     "Product.variant": '(by: {attributes: [{name: "Size", value: "S"}]})',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
+    "Product.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
 # Visible to the owner only, and rejected for all others alike.
 OWNERS = {"analytics", "events", "webhook", "job"}
@@ -72,6 +74,17 @@ def select_field(parent: str, name: str, field: GraphQLField, above: tuple[str, 
     line = f"{parent}_{name}: {name}{ARGUMENTS.get(coordinate, '')}"
     if is_leaf_type(target):
         return line
+    if coordinate in ("ProductCreated.product", "ConfigUpdated.config"):
+        # As in other types of events and at the root: with all of these `productChanges` selects too much.
+        return f"{line} {{ id }}"
+    if coordinate == "Category.products":
+        # Likewise: `Config.products` selects all of a product.
+        return f"{line} {{ totalCount nodes {{ id }} }}"
+    if coordinate == "Config.product":
+        return f"{line} {{ id }}"
+    if coordinate in ("Product.breadcrumbs", "Config.categories"):
+        # And `Config.category` all of a category.
+        return f"{line} {{ path }}"
     # A connection has its nodes twice (edges and nodes); once suffices.
     if target.name in above or name == "edges":
         return None

@@ -21,6 +21,7 @@ from graphql import (
 )
 
 from storefront.core.db.database import Database
+from storefront.core.ids import uuid7
 from storefront.feed.log import LogEntry, append_entries
 from storefront.schema import schema
 from tests.client import Client
@@ -28,6 +29,7 @@ from tests.conftest import fresh, serving
 from tests.factories import (
     count_statements,
     insert,
+    insert_rows,
     make_image,
     make_job,
     make_product,
@@ -63,9 +65,10 @@ async def insert_stock(database: Database, store: str, handle: str) -> None:
 async def insert_webhook(database: Database, store: str, count: int) -> str:
     """Insert a webhook with this many deliveries."""
     hook = await insert(database, "webhooks", config_id=store, url="https://example.com", read_as="owner", secret="-", position=0)
-    about = {"webhook_id": hook, "type": "product.updated", "lane": store}
-    for position in range(count):
-        await insert(database, "webhook_deliveries", **about, position=position)
+    about = {"config_id": store, "webhook_id": hook, "type": "product.updated", "lane": store}
+    await insert_rows(
+        database, "webhook_deliveries", [{"id": str(uuid7()), **about, "position": position} for position in range(count)]
+    )
     return hook
 
 

@@ -130,7 +130,7 @@ async def test_only_the_owner_filters_by_status(shop: Shop, who: str) -> None:
 async def test_facets_and_categories(shop: Shop, who: str) -> None:
     data = await shop.ask(
         who,
-        """{ config(by: {id: $s}) { categories { value count } } products(configId: $s) { facets {
+        """{ config(by: {id: $s}) { categories { value: path count: productCount } } products(configId: $s) { facets {
              categories { value count } tags { value count } price { min max } availability { value: inStock count }
              attributes { name values { value count } } } } }""",
     )
@@ -151,26 +151,37 @@ async def test_facets_and_categories(shop: Shop, who: str) -> None:
 
 @pytest.mark.parametrize("who", EVERYONE)
 async def test_suggestions_reveal_no_hidden_word(shop: Shop, who: str) -> None:
-    data = await shop.ask(
-        who,
-        """{ config(by: {id: $s}) { shown: predictiveSearch(search: "lant") { suggestions { text } }
+    # A store of its own: other tests count those of the owner.
+    shopper = shop.clients["shopper"]
+    user = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=user)
+    client = shopper.signed_in(user) if who == "owner" else shop.clients[who]
+    # A correction needs two products.
+    for title, status in (("Copper lantern", "active"), ("Velvet umbrella", "inactive")):
+        await make_product(client.database, store, title=title, status=status)
+        await make_product(client.database, store, title=f"Small {title.lower()}", status=status)
+    data = await client.ask(
+        """query($s: ID!) { config(by: {id: $s}) { shown: predictiveSearch(search: "lant") { suggestions { text } }
              hidden: predictiveSearch(search: "umb") { suggestions { text } }
              misspelt: predictiveSearch(search: "umbrela") { suggestions { text } } }
              known: products(configId: $s, search: "lantren") { correctedSearch totalCount }
              unknown: products(configId: $s, search: "umbrela") { correctedSearch totalCount nodes { id } }
              numbered: searchProducts(input: {configId: $s, q: "umbrela"}) { pagination { total } } }""",
+        s=store,
     )
     owner = who == "owner"
-    texts = {name: [one["text"] for one in found["suggestions"]] for name, found in data["config"].items()}
+    texts = {name: sorted(one["text"] for one in found["suggestions"]) for name, found in data["config"].items()}
     assert (texts["shown"], texts["hidden"], texts["misspelt"]) == (
-        ["Copper lantern"],
-        *([["Velvet umbrella"] if owner else []] * 2),
+        ["Copper lantern", "Small copper lantern"],
+        *([["Small velvet umbrella", "Velvet umbrella"] if owner else []] * 2),
     )
-    assert data["known"] == {"correctedSearch": "lantern", "totalCount": 1}
+    assert data["known"] == {"correctedSearch": "lantern", "totalCount": 2}
     assert data["unknown"]["correctedSearch"] == ("umbrella" if owner else None)
-    assert data["unknown"]["totalCount"] == data["numbered"]["pagination"]["total"] == (1 if owner else 0)
+    assert data["unknown"]["totalCount"] == data["numbered"]["pagination"]["total"] == (2 if owner else 0)
     # By itself: an operation corrects a few searches only.
-    both = await shop.ask(who, '{ products(configId: $s, search: "lantren or umbrela") { correctedSearch } }')
+    both = await client.ask(
+        'query($s: ID!) { products(configId: $s, search: "lantren or umbrela") { correctedSearch } }', s=store
+    )
     assert ("umbrella" in both["products"]["correctedSearch"]) == owner
 
 
@@ -320,7 +331,7 @@ async def test_each_store_is_read_with_its_own_role(shop: Shop, shopper: Client,
     sold = await make_product(shopper.database, theirs, title="Tin kettle")
     await make_product(shopper.database, theirs, title="Tin umbrella", status="inactive", category="Rain")
     await make_variant(shopper.database, sold, sku="off", is_available=False)
-    fields = """categories { value } integrations { shopify { domain } } products(sort: {key: CREATED_AT, order: ASC}) {
+    fields = """categories { path } integrations { shopify { domain } } products(sort: {key: CREATED_AT, order: ASC}) {
       totalCount facets { categories { value } } nodes { title variants(availableOnly: false) { totalCount nodes { sku } } } }"""
     query = f"query($a: ID!, $b: ID!) {{ a: config(by: {{id: $a}}) {{ {fields} }} b: config(by: {{id: $b}}) {{ {fields} }} }}"
     data = await shop.clients[who].ask(query, a=shop.store, b=theirs)

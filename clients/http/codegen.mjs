@@ -9,7 +9,7 @@ import { buildASTSchema, parse } from 'graphql';
 const { schema, documents, folder } = JSON.parse(process.argv[2]);
 
 // [guide]
-const scalars = { CurrencyCode: 'string', DateTime: 'string', Decimal: 'string', FileSize: 'number', JSON: 'unknown', Position: 'string' };
+const scalars = { CurrencyCode: 'string', DateTime: 'string', Decimal: 'string', FileSize: 'number', HTML: 'string', JSON: 'unknown', Position: 'string' };
 const config = { scalars, strictScalars: true, useTypeImports: true, enumsAsTypes: true };
 const presetConfig = { persistedDocuments: { hashAlgorithm: 'sha256' } };
 // [/guide]

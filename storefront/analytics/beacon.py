@@ -18,7 +18,7 @@ from storefront.serving.errors import format_errors
 from storefront.serving.http import lone_surrogates
 from storefront.serving.http.cors import ANY_ORIGIN_HEADERS
 from storefront.serving.http.negotiation import GRAPHQL_JSON
-from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, check_value_count, read_body
+from storefront.serving.http.request_body import BodyBudget, BodyLimits, HTTPError, check_value_count, read_body
 from storefront.serving.http.status_codes import DRAFT, build_error_headers
 from storefront.serving.protection.rate_limit import (
     DEFAULT_RATE_LIMITER,
@@ -43,7 +43,7 @@ EXAMPLE_BODY = '{"events": [{"event": "page_view"}], "consent": true}'
 
 
 def build_routes(
-    database: Database, body_limits: BodyLimits = DEFAULT_BODY_LIMITS, rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER
+    database: Database, body_limits: BodyLimits, body_budget: BodyBudget, rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER
 ) -> list[BaseRoute]:
     """The routes, to mount at the root."""
 
@@ -53,7 +53,7 @@ def build_routes(
         request_id = request_context.get_request_id()
         try:
             await rate_limiter.consume(RateLimitScope.EVENTS, get_caller_key(request.client.host if request.client else None))
-            status, content = await _record_events(request, database, request_id, body_limits)
+            status, content = await _record_events(request, database, request_id, body_limits, body_budget)
             headers: Mapping[str, str] = {}
         except Exception as error:
             content = {"errors": format_errors([wrap_error(error)], request_id)}
@@ -69,10 +69,11 @@ def build_routes(
 
 
 async def _record_events(
-    request: Request, database: Database, request_id: str, body_limits: BodyLimits
+    request: Request, database: Database, request_id: str, body_limits: BodyLimits, body_budget: BodyBudget
 ) -> tuple[int, dict[str, Any]]:
     try:
-        events, consent = _parse_events(await read_body(request, body_limits))
+        with body_budget.track() as body:
+            events, consent = _parse_events(await read_body(request, body_limits, body_budget, body), body_limits.max_values)
         request_context.register_sensitive(events)
         client_info = ClientInfo(request.headers, request.client.host if request.client else None)
         results = await commands.track_events(database, request.path_params["config_id"], events, client_info, consent=consent)
@@ -82,9 +83,9 @@ async def _record_events(
     return 200, {"recorded": recorded, "results": [_to_result_json(n, result) for n, result in enumerate(results)]}
 
 
-def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:
+def _parse_events(body: bytes, max_values: int) -> tuple[Sequence[Any], bool]:
     """Parse the body: an object with `events` and `consent`. Returns both."""
-    content = _parse_json(body)
+    content = _parse_json(body, max_values)
     if not isinstance(content, dict):
         raise HTTPError(400, f"The body must be JSON such as {EXAMPLE_BODY}.")
     if unknown := content.keys() - {"events", "consent"}:
@@ -102,17 +103,14 @@ def _require_type(type_: type[T], value: Any, name: str, description: str) -> T:
     return value
 
 
-def _parse_json(body: bytes) -> Any:
+def _parse_json(body: bytes, max_values: int) -> Any:
+    check_value_count(body, "The body", max_values)
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        # Python's parser is slow, and visits each value.
-        check_value_count(body, "The body", DEFAULT_BODY_LIMITS.max_values)
-    try:
-        content, _ = lone_surrogates.loads(body)
+        content, needs_number_check = lone_surrogates.loads(body)
     except ValueError:
         raise HTTPError(400, f"The body is not valid JSON. Send JSON such as {EXAMPLE_BODY}.") from None
-    lone_surrogates.check_numbers(content)
+    if needs_number_check:
+        lone_surrogates.check_numbers(content)
     return content
 
 

@@ -12,8 +12,10 @@ from sqlalchemy import ARRAY, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from storefront.analytics.event_validation import MAX_EVENT_AGE, read_request_origin, validate_event
+from storefront.core.cooperative import run_in_thread_if_long
 from storefront.core.db.database import LONG_STATEMENT_MS, Database, Row, Statement, compile_statement
 from storefront.core.db.json_parameters import to_json
+from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.net.client_info import ClientInfo
 from storefront.feed.log import LogEntry, enqueue_append_to_each
@@ -108,12 +110,16 @@ async def track_events(
                 InvalidInputReason.TOO_LONG,
             )
         )
-    now, has_opted_out = datetime.now(UTC), client_info.has_opted_out or not consent
-    origin = read_request_origin(client_info)
-    validated = [validate_event(event, ("events", str(n)), origin, now) for n, event in enumerate(events)]
+    has_opted_out = client_info.has_opted_out or not consent
+    validated = await run_in_thread_if_long(len(events), _validate_events, events, client_info)
     rows = {row["id"]: row for row, _ in reversed(validated) if row is not None and not has_opted_out}
     duplicate_ids = await _store_events(database, config_id, list(rows.values()), owned_store_ids)
     return [_build_result(row, field_errors, rows, duplicate_ids) for row, field_errors in validated]
+
+
+def _validate_events(events: Sequence[Any], client_info: ClientInfo) -> list[tuple[dict[str, Any] | None, list[FieldError]]]:
+    now, origin = datetime.now(UTC), read_request_origin(client_info)
+    return [validate_event(event, ("events", str(n)), origin, now) for n, event in enumerate(events)]
 
 
 def _build_result(
@@ -165,13 +171,12 @@ def _record_events_statement() -> Statement:
 
 async def sweep_event_ids(database: Database) -> int:
     """Delete deduplication ids of events that are too old to be sent again; returns how many."""
-    return len(await database.fetch(_delete_event_ids_statement()))
+    return await run_sweep(database, _sweep_event_ids())
 
 
 @cache
-def _delete_event_ids_statement() -> Statement:
-    interval = f"interval '{MAX_EVENT_AGE.days + 1} days'"
-    return compile_statement(text(f"DELETE FROM analytics_event_ids WHERE received_at < now() - {interval} RETURNING 1 AS one"))
+def _sweep_event_ids() -> Sweep:
+    return sweep_rows("analytics_event_ids", f"received_at < now() - interval '{MAX_EVENT_AGE.days + 1} days'")
 
 
 # ---------------------------------------------------------------------------------------------- popularity

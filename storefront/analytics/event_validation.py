@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid5
@@ -11,6 +12,7 @@ from uuid import UUID, uuid5
 import orjson
 
 from storefront.analytics.bots import is_bot
+from storefront.core.currencies import AMOUNT_LIMIT, MAX_FRACTION_DIGITS, MAX_INTEGER_DIGITS, ExcessDigitsError, quantize_amount
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.net.client_info import ClientInfo, truncate_address
 from storefront.writes import validation
@@ -214,9 +216,12 @@ def _integer_rule(minimum: int, description: str) -> Rule:
     return check
 
 
+_AMOUNT_PATTERN = re.compile(rf"\d{{1,{MAX_INTEGER_DIGITS}}}(\.\d{{1,{MAX_FRACTION_DIGITS}}})?", re.ASCII)
+
+
 def _check_amount(value: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-    if not is_number and not (isinstance(value, str) and re.fullmatch(r"\d{1,12}(\.\d{1,4})?", value, re.ASCII)):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < AMOUNT_LIMIT
+    if not is_number and not (isinstance(value, str) and _AMOUNT_PATTERN.fullmatch(value)):
         raise InvalidValueError('must be an amount such as "19.90".')
     return value
 
@@ -251,7 +256,20 @@ def _validate_properties(values: Mapping[str, Any], path: tuple[str, ...]) -> tu
         return properties, []
     constrained = {name: value for name, value in properties.items() if name in property_rules and value is not None}
     normalized, field_errors = validation.validate_fields(property_rules, constrained, (*path, "properties"))
+    field_errors += _find_excess_digits(normalized, (*path, "properties"))
     return {**properties, **normalized}, field_errors
+
+
+def _find_excess_digits(properties: Mapping[str, Any], path: tuple[str, ...]) -> list[FieldError]:
+    """The error of a total with more decimals than its currency has. Of JSON numbers, which are floats, four are regarded."""
+    total, currency = properties.get("total"), properties.get("currency")
+    if total is None or currency is None:
+        return []
+    try:
+        quantize_amount(Decimal(total if isinstance(total, str) else f"{total:.{MAX_FRACTION_DIGITS}f}"), currency)
+    except ExcessDigitsError as error:
+        return [make_invalid_input_error([*path, "total"], str(error), InvalidInputReason.MALFORMED)]
+    return []
 
 
 # ------------------------------------------------------------------------------------------ of the request

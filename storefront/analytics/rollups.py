@@ -9,13 +9,17 @@ from functools import cache
 from sqlalchemy import Integer, bindparam, text
 
 from storefront.core.db.database import LONG_STATEMENT_MS, Database, Statement, compile_statement
+from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
 from storefront.queries.rollups import (
+    AMOUNT_SQL,
     CAMPAIGN_SQL,
+    CURRENCY_SQL,
     DATE_BIN_SQL,
     GRAINS_SECONDS,
     MEDIUM_SQL,
     MINUTE_SECONDS,
     PRODUCT_ID_SQL,
+    PURCHASED_ID_SQL,
     SOURCE_SQL,
 )
 
@@ -60,6 +64,8 @@ _TOTALS_CHANGES_SQL = f"""
 _PRODUCT_CHANGES_SQL = """
   SELECT config_id, moment, product_id, (event = 'product_click')::int AS clicks, (event = 'add_to_cart')::int AS add_to_carts
   FROM fresh WHERE event IN ('product_click', 'add_to_cart') AND product_id IS NOT NULL"""
+_PURCHASE_CHANGES_SQL = """
+  SELECT config_id, moment, purchased_id AS product_id, currency, 1 AS purchases, amount FROM fresh WHERE event = 'purchase'"""
 _SOURCE_CHANGES_SQL = """
   SELECT config_id, moment, source, medium, campaign, 1 AS events, 0 AS sessions FROM fresh
   UNION ALL
@@ -77,7 +83,8 @@ WITH taken AS MATERIALIZED (
 ),
 fresh AS MATERIALIZED (
   SELECT event.config_id, event.id, event."timestamp" AS moment, event.event, event.session_id,
-         {PRODUCT_ID_SQL} AS product_id, {SOURCE_SQL} AS source, {MEDIUM_SQL} AS medium, {CAMPAIGN_SQL} AS campaign
+         {PRODUCT_ID_SQL} AS product_id, {PURCHASED_ID_SQL} AS purchased_id, {CURRENCY_SQL} AS currency, {AMOUNT_SQL} AS amount,
+         {SOURCE_SQL} AS source, {MEDIUM_SQL} AS medium, {CAMPAIGN_SQL} AS campaign
   -- Nested loops are forced: the planner does not know how few rows there are, and would scan the tables.
   FROM taken CROSS JOIN LATERAL unnest(taken.ids, taken.moments) AS queued (id, moment) CROSS JOIN LATERAL (
     SELECT * FROM analytics_events
@@ -135,6 +142,7 @@ visits AS MATERIALIZED (
 ),
 {_render_rollup_sql("analytics_totals", (), (*_EVENT_COLUMNS, *_SESSION_COLUMNS), _TOTALS_CHANGES_SQL)},
 {_render_rollup_sql("analytics_products", ("product_id",), ("clicks", "add_to_carts"), _PRODUCT_CHANGES_SQL)},
+{_render_rollup_sql("analytics_purchases", ("product_id", "currency"), ("purchases", "amount"), _PURCHASE_CHANGES_SQL)},
 {_render_rollup_sql("analytics_sources", ("source", "medium", "campaign"), ("events", "sessions"), _SOURCE_CHANGES_SQL)}
 SELECT count(*) AS rows FROM taken
 """
@@ -187,6 +195,8 @@ def _roll_up_statement() -> Statement:
     return compile_statement(text(_ROLL_UP_SQL))
 
 
+# The lock of both functions below. A process that does not get it leaves the partitions to the one that has it.
+_TRY_PARTITION_LOCK_SQL = "SELECT pg_try_advisory_xact_lock(7312029) AS has_lock"
 # Partitions are created months ahead: a server that runs for long without a restart has one for the next event.
 _CREATE_PARTITIONS_SQL = "SELECT storefront_event_partitions(now(), now() + interval '3 months') AS made"
 _DROP_PARTITIONS_SQL = "SELECT storefront_forget_events(now() - make_interval(days => :days)) AS gone"
@@ -195,14 +205,36 @@ _DROP_PARTITIONS_SQL = "SELECT storefront_forget_events(now() - make_interval(da
 async def maintain_partitions(database: Database, *, days: int) -> int:
     """Create the partitions of the next months, and drop those that ended more than so many days ago; returns how many of both.
 
-    Dropped events have been aggregated before.
+    Dropped events have been aggregated before. Then delete the sessions and counts by the minute of those months.
     """
     # A lock request that waits blocks all later ones: rather fail, and run again an hour later.
     settings = {"lock_timeout": 2_000}
+    created_count = dropped_count = 0
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
-        [(created_count,)] = await connection.fetch(_create_partitions_statement())
-        [(dropped_count,)] = await connection.fetch(_drop_partitions_statement(), {"days": days})
-    return int(created_count) + int(dropped_count)
+        [(has_lock,)] = await connection.fetch(Statement(_TRY_PARTITION_LOCK_SQL, {}))
+        if has_lock:
+            [(created_count,)] = await connection.fetch(_create_partitions_statement())
+            [(dropped_count,)] = await connection.fetch(_drop_partitions_statement(), {"days": days})
+    # Not in the same transaction: it holds a lock that keeps events from being recorded.
+    for sweep in _build_event_sweeps():
+        await run_sweep(database, sweep, {"days": days})
+    return created_count + dropped_count
+
+
+@cache
+def _build_event_sweeps() -> list[Sweep]:
+    retained_from = "now() - make_interval(days => :days)"
+    # Late events that are queued need their sessions, and have to be counted first.
+    is_counted = f"NOT EXISTS (SELECT FROM analytics_queue CROSS JOIN unnest(moments) AS moment WHERE moment < {retained_from})"
+    is_old = f"< date_trunc('month', {retained_from}, 'UTC') AND {is_counted}"
+    # Names the stores, because the indexes begin with them.
+    in_any_store = "config_id = ANY(ARRAY(SELECT id FROM configs))"
+    counts = ("analytics_totals", "analytics_products", "analytics_purchases", "analytics_sources")
+    return [
+        sweep_rows("analytics_events_other", f'"timestamp" {is_old}'),
+        sweep_rows("analytics_sessions", f"{in_any_store} AND began {is_old}"),
+        *(sweep_rows(table, f"{in_any_store} AND grain = {MINUTE_SECONDS} AND at {is_old}") for table in counts),
+    ]
 
 
 @cache

@@ -13,7 +13,10 @@ from storefront.analytics.rollups import roll_up
 from storefront.cli.support import check_migrations, err, fail, load_settings, out, run_with_database, running_postgres
 from storefront.core.db import migrations
 from storefront.core.db.database import Database
-from storefront.demo.commands import AlreadySeededError, SeedSummary, is_empty
+from storefront.core.settings import Settings
+from storefront.core.storage.base import StorageError
+from storefront.core.storage.factory import create_object_storage
+from storefront.demo.commands import AlreadySeededError, SeedSummary, is_empty, store_pictures
 from storefront.demo.commands import seed as load_demo
 from storefront.feed.log import advance_positions
 
@@ -36,10 +39,11 @@ def seed(
     events: Annotated[int, typer.Option(min=0, max=100_000_000, help="Number of analytics events.")] = 20_000,
 ) -> None:
     """Load demo data. It is deterministic: the same numbers on the same day create the same rows."""
-    with running_postgres(load_settings()) as url:
+    options = load_settings()
+    with running_postgres(options) as url:
         migrate_database(url)
         try:
-            _print_seed_summary(_seed_with_progress(url, products, events))
+            _print_seed_summary(_seed_with_progress(options, url, products, events))
         except AlreadySeededError as error:
             fail(str(error))
 
@@ -62,16 +66,16 @@ def migrate_database(url: str) -> None:
         fail(str(error))
 
 
-def load_demo_if_empty(url: str) -> None:
+def load_demo_if_empty(options: Settings, url: str) -> None:
     """Load demo data of the default size, unless the database has data."""
     if not run_with_database(url, is_empty):
         return
     # Another process that started at the same time may have seeded the database meanwhile.
     with suppress(AlreadySeededError):
-        _print_seed_summary(_seed_with_progress(url, products=2_000, events=20_000))
+        _print_seed_summary(_seed_with_progress(options, url, products=2_000, events=20_000))
 
 
-def _seed_with_progress(url: str, products: int, events: int) -> SeedSummary:
+def _seed_with_progress(options: Settings, url: str, products: int, events: int) -> SeedSummary:
     columns = TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, int] = {}
@@ -82,12 +86,23 @@ def _seed_with_progress(url: str, products: int, events: int) -> SeedSummary:
             bars.update(tasks[table], completed=done, total=total)  # type: ignore[arg-type]
 
         async def seed_database(database: Database) -> SeedSummary:
-            summary = await load_demo(database, products=products, events=events, progress=update_bar)
+            loading = load_demo(database, products=products, events=events, base_url=options.base_url(), progress=update_bar)
+            # The pictures are drawn while Postgres works.
+            summary, _ = await asyncio.gather(loading, _store_pictures(options))
             await roll_up(database, wait=True)
             await refresh_popularity(database)
             return summary
 
-        return run_with_database(url, seed_database)
+        try:
+            return run_with_database(url, seed_database)
+        except (StorageError, OSError) as error:
+            fail(f"The pictures of the demo data could not be stored: {error}")
+
+
+async def _store_pictures(options: Settings) -> None:
+    objects = create_object_storage(options)
+    async with objects.running():
+        await store_pictures(objects)
 
 
 def _print_seed_summary(summary: SeedSummary) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from rich.markup import escape
 
 from storefront import doctor as checkup
 from storefront.cli.support import check_migrations, fail, load_settings, out, run_with_database, running_postgres
@@ -31,29 +32,44 @@ def schema(
 
 
 @app.command()
-def doctor() -> None:
-    """Check settings, database, storage, pub/sub, rate limits, documents and pages. Exits with 1 if a check fails."""
+def doctor(
+    development: Annotated[
+        bool, typer.Option("--development", help="Leave out what only production needs, such as secrets of its own.")
+    ] = False,
+) -> None:
+    """Check whether the set-up works and is fit for production. Exits with 1 if it is not, and says how to correct it."""
     options = load_settings()
     with running_postgres(options) as url:
         database_findings = [*checkup.check_database(url)]
         if not any(finding.remedy for finding in database_findings):
             database_findings.append(asyncio.run(checkup.check_users(url)))
+            database_findings += [] if development else [checkup.check_backups(url)]
         findings = [
             checkup.describe_settings(options, url),
             *database_findings,
+            *(() if development else checkup.check_production(options)),
             asyncio.run(checkup.check_storage(options)),
             asyncio.run(checkup.check_broadcaster(options, url)),
             asyncio.run(checkup.check_rate_limits(options)),
-            checkup.check_clients(options),
+            checkup.check_clients(options, in_production=not development),
             checkup.check_documents(options),
             checkup.check_observability(options),
             checkup.check_graphiql(),
             checkup.check_dashboard(),
         ]
     for finding in findings:
-        mark = "[red]✗[/red]" if finding.remedy else "[green]✓[/green]"
-        out.print(f"{mark} {finding.subject:<12} {finding.state}" + (f"\n  → {finding.remedy}" if finding.remedy else ""))
-    raise typer.Exit(any(finding.remedy for finding in findings))
+        _print_finding(finding)
+    failed = [finding.subject for finding in findings if finding.remedy]
+    purpose = "development" if development else "production"
+    out.print(f"\nNot fit for {purpose}: {', '.join(failed)}." if failed else f"\nFit for {purpose}.")
+    raise typer.Exit(bool(failed))
+
+
+def _print_finding(finding: checkup.Finding) -> None:
+    mark = "[red]✗[/red]" if finding.remedy else "[yellow]![/yellow]" if finding.advice else "[green]✓[/green]"
+    out.print(f"{mark} {finding.subject:<12} {escape(finding.state)}")
+    for words in filter(None, (finding.remedy, finding.advice)):
+        out.print(f"  → {escape(words)}")
 
 
 @app.command("webhooks")

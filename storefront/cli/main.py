@@ -25,6 +25,7 @@ MODULES_BY_COMMAND = {
     "roll-up": "maintenance",
     "sweep-images": "maintenance",
     "rotate-secrets": "maintenance",
+    "rebuild-search": "maintenance",
     "schema": "inspection",
     "doctor": "inspection",
     "webhooks": "inspection",

@@ -14,6 +14,7 @@ from storefront.core.db.database import Database
 from storefront.core.encryption import Vault
 from storefront.core.storage.factory import create_object_storage
 from storefront.media.garbage_collection import sweep_images, sweep_orphaned_objects
+from storefront.writes.search_documents import rebuild_search_documents
 
 app = typer.Typer()
 
@@ -51,6 +52,14 @@ def sweep_images_(
     with running_postgres(load_settings()) as url:
         check_migrations(url)
         out.print(f"Removed {run_with_database(url, sweep_all):,} images, uploads and strays.")
+
+
+@app.command("rebuild-search")
+def rebuild_search() -> None:
+    """Rebuild the search documents of all products: after SQL that bypasses the commands has changed what is searched."""
+    with running_postgres(load_settings()) as url:
+        check_migrations(url)
+        out.print(f"Rebuilt {run_with_database(url, rebuild_search_documents):,} search documents.")
 
 
 @app.command("rotate-secrets")

@@ -3,10 +3,15 @@
 import json
 import os
 import signal
+import socket
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from storefront.cli.database import load_demo_if_empty, migrate_database
 from storefront.cli.support import (
@@ -20,7 +25,10 @@ from storefront.cli.support import (
 )
 from storefront.cli.users import issue_token
 from storefront.core import logs
+from storefront.core.auth.csrf import LOOPBACK_ORIGINS
 from storefront.core.settings import Settings, get_settings
+from storefront.demo.traffic import running_traffic
+from storefront.media.address_moves import move_image_addresses
 from storefront.queries import configs
 from storefront.serving.documents.manifests import ManifestError
 from storefront.serving.server import websocket_protocol
@@ -29,7 +37,10 @@ from storefront.serving.server.supervisor import WorkerSupervisor
 app = typer.Typer()
 
 APPLICATION = "storefront.server:create_server"
+# How many connections a process accepts in one turn of its loop.
+ACCEPTED_PER_TURN = 16
 DEMO_USER = "demo@example.com"
+DEMO_LOG_RETENTION_DAYS = 3_650
 
 
 @app.command()
@@ -43,18 +54,42 @@ def serve(
     """Serve the API. Without STOREFRONT_DATABASE_URL an embedded Postgres is started, migrated and stopped again."""
     overrides = {"host": host, "port": port, "workers": workers}
     options = load_settings().model_copy(update={name: value for name, value in overrides.items() if value is not None})
+    if demo:
+        options = _apply_demo_defaults(options)
     logs.register_secrets(options.list_secret_values())
     unwind_on_signals()
     with running_postgres(options) as url:
         if demo or options.database_url is None:
             migrate_database(url)
         if demo:
-            load_demo_if_empty(url)
+            load_demo_if_empty(options, url)
+            # It may have been loaded by a server with another host or port.
+            run_with_database(url, partial(move_image_addresses, base_url=options.base_url()))
         check_migrations(url)
         _check_documents(options)
         _print_welcome(options, url, demo)
         _pass_settings_to_workers(options, url)
-        _run_server(options, reload)
+        with _running_demo_traffic(options, url) if demo else nullcontext():
+            _run_server(options, reload)
+
+
+def _apply_demo_defaults(options: Settings) -> Settings:
+    """The settings with the defaults of a demo for those that are not set."""
+    defaults: dict[str, object] = {}
+    if options.allowed_origins is None and not options.is_exposed():
+        # Front ends in development have servers of their own, on whichever port is free.
+        defaults["allowed_origins"] = ",".join(LOOPBACK_ORIGINS)
+    if "log_retention_days" not in options.model_fields_set:
+        # The log of the demo data goes back a year: clients that read it from its beginning find all of it.
+        defaults["log_retention_days"] = DEMO_LOG_RETENTION_DAYS
+    return options.model_copy(update=defaults)
+
+
+def _running_demo_traffic(options: Settings, url: str) -> AbstractContextManager[None]:
+    # A wildcard address is no address to connect to.
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host  # noqa: S104
+    server_url = f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
+    return running_traffic(server_url, partial(issue_token, options, url, DEMO_USER, None, days=1))
 
 
 def _print_welcome(options: Settings, url: str, demo: bool) -> None:
@@ -86,6 +121,9 @@ def _pass_settings_to_workers(options: Settings, url: str) -> None:
     # The default rate limits depend on whether other machines reach the server.
     os.environ["STOREFRONT_HOST"] = options.host
     os.environ["STOREFRONT_PUBLIC_URL"] = options.base_url()
+    os.environ["STOREFRONT_LOG_RETENTION_DAYS"] = str(options.log_retention_days)
+    if options.allowed_origins is not None:
+        os.environ["STOREFRONT_ALLOWED_ORIGINS"] = options.allowed_origins
     get_settings.cache_clear()
 
 
@@ -110,14 +148,32 @@ def _run_server(options: Settings, reload: bool) -> None:
     }
     if options.workers > 1 and not reload:
         config = uvicorn.Config(APPLICATION, **uvicorn_options)
-        WorkerSupervisor(config, [config.bind_socket()], options.shutdown_delay).run()
+        WorkerSupervisor(config, copy_listener(config.bind_socket()), options.shutdown_delay).run()
         return
     try:
-        uvicorn.run(APPLICATION, **uvicorn_options)
+        if reload:
+            uvicorn.run(APPLICATION, **uvicorn_options)
+            return
+        config = uvicorn.Config(APPLICATION, **uvicorn_options)
+        server = uvicorn.Server(config)
+        server.run(copy_listener(config.bind_socket()))
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)
+    except KeyboardInterrupt:
+        # Likewise after SIGINT.
+        pass
     except SystemExit as exit_error:
         # A graceful shutdown after SIGTERM is a success, as with several workers.
         if exit_error.code != 128 + signal.SIGTERM:
             raise
+
+
+def copy_listener(listener: socket.socket) -> list[socket.socket]:
+    """The listening socket, several times: in each turn of its loop, uvloop accepts one connection of each.
+
+    Under overload a turn takes long, and with a single one new connections would wait in the kernel for minutes.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTED_PER_TURN - 1))]
 
 
 def _check_documents(options: Settings) -> None:

@@ -7,15 +7,18 @@ from typing import Any
 from sqlalchemy import Double, bindparam, func, select
 from sqlalchemy import text as sql
 
+from storefront.configs.currency_change import fit_amounts_to_currency
 from storefront.core.db.database import Statement, compile_statement
 from storefront.core.encryption import Vault
+from storefront.core.url_templates import find_template_problem
 from storefront.feed.log import LogEntry
 from storefront.models import configs, jobs, products
 from storefront.models.rows import ConfigRow
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store
 from storefront.writes.field_errors import InvalidInputReason, MutationRejected, make_invalid_state_error
-from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.former_names import enqueue_former_slug, enqueue_slug_takeover
+from storefront.writes.optimistic_lock import get_set_values, reject_stale_version
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
 from storefront.writes.validation import accept_any, non_null_rule, object_rule, optional_rule, text_rule
@@ -39,11 +42,19 @@ def _check_publishable_key(key: str) -> str:
     return str(_PUBLISHABLE_KEY_RULE(key))
 
 
+def _validate_url_template(template: str) -> str:
+    if problem := find_template_problem(template):
+        raise validation.InvalidValueError(problem, InvalidInputReason.MALFORMED)
+    return template
+
+
 STORE_RULES: validation.Rules = {
     "storeName": non_null_rule(text_rule(255)),
     "slug": non_null_rule(validation.slug_rule(100)),
     "description": optional_rule(text_rule(10_000, min_characters=0)),
     "currency": non_null_rule(validation.validate_currency),
+    "reviewPolicy": non_null_rule(accept_any),
+    "productUrlTemplate": optional_rule(_validate_url_template),
     "theme": optional_rule(
         object_rule(
             {
@@ -79,7 +90,7 @@ STORE_RULES: validation.Rules = {
     ),
 }
 CREATE_RULES: validation.Rules = {**STORE_RULES, "isPublished": accept_any}
-UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any, **STORE_RULES}
+UPDATE_RULES: validation.Rules = {**validation.UPDATE_LOCK_RULES, **STORE_RULES}
 PUBLISH_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any}
 CHECK_RULES: validation.Rules = {"configId": validation.validate_id, "integration": accept_any}
 DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any}
@@ -91,17 +102,24 @@ async def create_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Se
     integrations = _merge_integrations(clean.pop("integrations", None), None, vault)
     row = {"user_id": unit.actor_id, "integrations": integrations, "is_published": False, **convert_to_columns(clean)}
     pending = insert_row(unit, configs, row)
+    enqueue_slug_takeover(unit.connection, clean["slug"])
     _record_change(unit, "store_created", None, pending.state, [])
     return [pending]
 
 
 async def update_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Sequence[PendingRow]:
-    """Update the given fields and integrations of a store. An access token that is left out stays."""
+    """Update the given fields and integrations of a store. An access token that is left out stays.
+
+    Another currency is refused while an amount of the store has more decimals than it.
+    """
     clean = validation.require_valid_fields(UPDATE_RULES, values)
-    old = await lock_own_store(unit, clean.pop("id"), ["id"])
-    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.id)
+    old = await lock_own_store(unit, clean["id"], ["id"])
+    await reject_stale_version(unit, old, clean, old.id)
+    clean = get_set_values(clean)
     if "integrations" in clean:
         clean["integrations"] = _merge_integrations(clean["integrations"], old.integrations, vault)
+    if clean.get("currency", old.currency) != old.currency:
+        await fit_amounts_to_currency(unit, old, clean["currency"])
     return _change_config(unit, old, clean, "store_updated")
 
 
@@ -118,7 +136,7 @@ async def unpublish_config(unit: UnitOfWork, values: Values) -> Sequence[Pending
 async def _set_published(unit: UnitOfWork, values: Values, is_published: bool, kind: str) -> Sequence[PendingRow]:
     clean = validation.require_valid_fields(PUBLISH_RULES, values)
     old = await lock_own_store(unit, clean["id"], ["id"])
-    await reject_stale_version(unit, old, clean.get("expectedVersion"), old.id)
+    await reject_stale_version(unit, old, clean, old.id)
     return _change_config(unit, old, {"isPublished": is_published}, kind)
 
 
@@ -126,7 +144,7 @@ async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[ConfigRow]
     """Delete a store with its products, reviews, events and log."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_store(unit, clean["id"], ["id"])
-    await reject_stale_version(unit, old, clean.get("expectedVersion"), old.id)
+    await reject_stale_version(unit, old, clean, old.id)
     # Wait for transactions that write products of the store, or import some: without these locks there would be deadlocks.
     unit.enqueue(_lock_jobs(), {"config_id": old.id})
     await unit.fetch(_lock_products(), {"config_id": old.id})
@@ -174,6 +192,8 @@ def _lock_jobs() -> Statement:
 
 def _change_config(unit: UnitOfWork, old: ConfigRow, clean: Values, kind: str) -> Sequence[PendingRow]:
     pending = update_row(unit, configs, old, convert_to_columns(clean))
+    if "slug" in pending.changed_fields:
+        enqueue_former_slug(unit.connection, old, pending.state.slug)
     if pending.changed_fields:
         _record_change(unit, kind, old, pending.state, pending.changed_fields)
     return [pending]

@@ -5,23 +5,28 @@ from functools import partial
 
 import strawberry
 
-from storefront.configs import commands
+from storefront.configs import category_commands, commands, search_commands
 from storefront.configs.integration_checks import check_integration
+from storefront.core.url_templates import MAX_TEMPLATE_CHARACTERS
 from storefront.graph.context import Info
+from storefront.graph.inputs import ReviewPolicy
+from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
+    HANDLE_FORM_DESCRIPTION,
     ChangePayload,
     ClientMutationInput,
     MutationInput,
     MutationPayload,
     ReplayablePayload,
+    VersionedUpdateInput,
     build_payload,
     deletion_payload,
     mutate,
     mutation_payload,
 )
 from storefront.graph.scalars import CurrencyCode
-from storefront.graph.types.catalogue import Config
+from storefront.graph.types.catalogue import Category, Config
 from storefront.graph.types.store_settings import (
     COLOUR_DESCRIPTION,
     COLUMNS_DESCRIPTION,
@@ -35,6 +40,8 @@ from storefront.graph.types.store_settings import (
     IntegrationKind,
     StripeMode,
 )
+from storefront.models.categories import split_category
+from storefront.models.config import DEFAULT_CURRENCY
 from storefront.writes.custom_css import prevalidate_stylesheet
 
 
@@ -91,35 +98,54 @@ class IntegrationsInput:
 _ID_DESCRIPTION = "ID of the store."
 _NAME_DESCRIPTION = "Name shown to shoppers."
 _TEXT_DESCRIPTION = "Plain-text description."
+_URL_TEMPLATE_DESCRIPTION = (
+    'URL of a product in the shop, for product feeds: "https://shop.example/products/{handle}". It has at least one of the '
+    f"placeholders `{{handle}}`, `{{productId}}` and `{{variantId}}`, and at most {MAX_TEMPLATE_CHARACTERS:,} characters."
+)
 
 
 @strawberry.input(description="Input of `createConfig`.")
 class CreateConfigInput(MutationInput):
     store_name: str = strawberry.field(description=_NAME_DESCRIPTION)
-    slug: str = strawberry.field(description="Identifies the store in URLs: lower-case letters, digits and hyphens; unique.")
+    slug: str = strawberry.field(description=f"Identifies the store in URLs; unique. {HANDLE_FORM_DESCRIPTION}")
     description: str | None = strawberry.field(default=strawberry.UNSET, description=_TEXT_DESCRIPTION)
-    currency: CurrencyCode = strawberry.field(default=CurrencyCode("USD"), description="Currency of all prices in the store.")
+    currency: CurrencyCode = strawberry.field(
+        default=CurrencyCode(DEFAULT_CURRENCY), description="Currency of all prices in the store."
+    )
     theme: ThemeInput | None = strawberry.field(default=strawberry.UNSET, description="Colours and fonts.")
     layout: LayoutInput | None = strawberry.field(default=strawberry.UNSET, description="Page layout.")
     integrations: IntegrationsInput | None = strawberry.field(default=strawberry.UNSET, description="Connected services.")
+    review_policy: ReviewPolicy = strawberry.field(
+        default=ReviewPolicy.PUBLISH, description="How new and edited reviews are published."
+    )
+    product_url_template: str | None = strawberry.field(default=strawberry.UNSET, description=_URL_TEMPLATE_DESCRIPTION)
     is_published: bool = strawberry.field(default=False, description="Whether shoppers can see the store.")
 
 
 @strawberry.input(description="Input of `updateConfig`. Omitted fields stay as they are; null clears those that are nullable.")
-class UpdateConfigInput(MutationInput):
+class UpdateConfigInput(MutationInput, VersionedUpdateInput):
     id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     store_name: str | None = strawberry.field(default=strawberry.UNSET, description=_NAME_DESCRIPTION)
-    slug: str | None = strawberry.field(default=strawberry.UNSET, description="Identifies the store in URLs.")
+    slug: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=f"Identifies the store in URLs. The former slug keeps leading to the store. {HANDLE_FORM_DESCRIPTION}",
+    )
     description: str | None = strawberry.field(default=strawberry.UNSET, description=_TEXT_DESCRIPTION)
     currency: CurrencyCode | None = strawberry.field(
-        default=strawberry.UNSET, description="Currency of all prices in the store. Prices are not converted."
+        default=strawberry.UNSET,
+        description="Currency of all prices in the store. Prices are not converted. Refused if a price has more fraction digits "
+        "than the currency.",
     )
     theme: ThemeInput | None = strawberry.field(default=strawberry.UNSET, description="Colours and fonts; replaced as a whole.")
     layout: LayoutInput | None = strawberry.field(default=strawberry.UNSET, description="Page layout; replaced as a whole.")
     integrations: IntegrationsInput | None = strawberry.field(
         default=strawberry.UNSET, description="Connected services; omitted ones stay as they are."
     )
+    review_policy: ReviewPolicy | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="How new and edited reviews are published. Reviews that wait stay so until they are approved.",
+    )
+    product_url_template: str | None = strawberry.field(default=strawberry.UNSET, description=_URL_TEMPLATE_DESCRIPTION)
 
 
 @strawberry.input(description="Input of `publishConfig`.")
@@ -138,6 +164,26 @@ class UnpublishConfigInput(MutationInput):
 class DeleteConfigInput(MutationInput):
     id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+
+
+@strawberry.input(description="Input of `updateCategory`. Omitted fields stay as they are; null clears them.")
+class UpdateCategoryInput(MutationInput):
+    config_id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
+    path: str = strawberry.field(description='Path of the category: "Clothing > Shirts". A product has to be in it or below it.')
+    image: str | None = strawberry.field(default=strawberry.UNSET, description="URL of a picture.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Plain-text description.")
+    seo_title: str | None = strawberry.field(default=strawberry.UNSET, description="Title for search engines.")
+    seo_description: str | None = strawberry.field(default=strawberry.UNSET, description="Description for search engines.")
+
+
+@strawberry.input(description="Input of `updateSearchSettings`.")
+class UpdateSearchSettingsInput(MutationInput):
+    config_id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
+    synonyms: list[list[str]] = strawberry.field(
+        description="Lists of words, or pairs of words, that are searched for each other: "
+        f'`[["sofa", "couch", "day bed"]]`. Replaces the stored ones. A list has 2 to {search_commands.MAX_SYNONYMS}.',
+        metadata=limits(search_commands.MAX_SYNONYM_LISTS, search_commands.MAX_SYNONYM_CHARACTERS),
+    )
 
 
 @strawberry.input(description="Input of `testIntegration`.")
@@ -163,6 +209,16 @@ class PublishConfigPayload(ChangePayload):
 
 @strawberry.type(description="Payload of `unpublishConfig`.")
 class UnpublishConfigPayload(ChangePayload):
+    config: Config | None = strawberry.field(description="The store.")
+
+
+@strawberry.type(description="Payload of `updateCategory`.")
+class UpdateCategoryPayload(ChangePayload):
+    category: Category | None = strawberry.field(description="The category; null if nothing was written.")
+
+
+@strawberry.type(description="Payload of `updateSearchSettings`.")
+class UpdateSearchSettingsPayload(ChangePayload):
     config: Config | None = strawberry.field(description="The store.")
 
 
@@ -214,6 +270,17 @@ class ConfigMutation:
     @strawberry.mutation(description="Hides a store from shoppers.")
     async def unpublish_config(self, info: Info, input: UnpublishConfigInput) -> UnpublishConfigPayload | None:
         return await mutation_payload(info, input, commands.unpublish_config, UnpublishConfigPayload, "config")
+
+    @strawberry.mutation(description="Changes what the owner adds to a category of a store: picture, description, SEO texts.")
+    async def update_category(self, info: Info, input: UpdateCategoryInput) -> UpdateCategoryPayload | None:
+        result = await mutate(info, input, category_commands.update_category)
+        row = result.rows[0] if result.rows else None
+        category = Category(config_id=row.config_id, names=split_category(row.path)) if row else None
+        return build_payload(UpdateCategoryPayload, result, input, category=category)
+
+    @strawberry.mutation(description="Changes what is searched in a store besides the words as typed. Effective at once.")
+    async def update_search_settings(self, info: Info, input: UpdateSearchSettingsInput) -> UpdateSearchSettingsPayload | None:
+        return await mutation_payload(info, input, search_commands.update_search_settings, UpdateSearchSettingsPayload, "config")
 
     @strawberry.mutation(
         description="Tests a connected service. Shopify is asked with the stored token; Stripe and Google Analytics keys are "

@@ -23,14 +23,22 @@ class ParameterDependency:
 
 @dataclass(frozen=True, slots=True)
 class RowDependency:
-    """The scopes in a column of the rows. They were found by other keys, in `keys_parameter`; without it, by a single key."""
+    """The scopes in a column of the rows. They were found by other keys, in `keys_parameter`; without it, by a single key.
+
+    A row without a scope counts as not found.
+    `key_column`: the row may have been found by a former key, which another scope may take over. A row found by its present key
+    has that key, the parameter of the same name, in this column.
+    """
 
     column: str
     keys_parameter: str | None = None
+    key_column: str | None = None
 
     def resolve_scopes(self, parameters: Mapping[str, Any], rows: Iterable[Any]) -> set[str] | None:
-        """The scopes of these rows; None where a key was not found: it may appear in any scope later."""
-        scopes = [getattr(row, self.column) for row in rows]
+        """The scopes of these rows; None where a key was not found, or is a former one: it may appear in any scope later."""
+        if self.key_column and any(getattr(row, self.key_column) != parameters[self.key_column] for row in rows):
+            return None
+        scopes = [scope for row in rows if (scope := getattr(row, self.column)) is not None]
         expected = len(set(parameters[self.keys_parameter])) if self.keys_parameter else 1
         return set(scopes) if len(scopes) >= expected else None
 

@@ -90,6 +90,10 @@ class Unavailable(RequestError):
     retry_after = 1
 
 
+class LockTimeout(Unavailable):
+    """Other transactions have locked the same rows for too long. Nothing was done."""
+
+
 class TimedOut(RequestError):
     """The deadline was exceeded and the request cancelled. `details` go into the extensions."""
 

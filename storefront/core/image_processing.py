@@ -6,15 +6,16 @@ camera. This removes scripts in polyglot files, and coordinates of the photograp
 
 import asyncio
 import re
+import sys
+from asyncio.subprocess import PIPE, Process
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any
 
+import orjson
 from PIL import (
     AvifImagePlugin,
     ExifTags,
@@ -27,8 +28,6 @@ from PIL import (
 )
 
 from storefront.core.errors import Unavailable
-
-T = TypeVar("T")
 
 # Pillow has about forty decoders, each with bugs of its own: only those imported here are used.
 DECODER_FORMATS = [
@@ -67,6 +66,8 @@ STORED_QUALITY, SERVED_QUALITY, PLACEHOLDER_QUALITY = 90, 80, 30
 # Images that a process works on concurrently. Only one upload: it takes hundreds of megabytes.
 MAX_CONCURRENT_UPLOADS, MAX_CONCURRENT_RESIZES = 1, 2
 MAX_WAITING_IMAGES = 100
+# Seconds that an image may take, and after which an idle process ends; and bytes in the buffers of its pipes.
+MAX_PROCESSING_SECONDS, MAX_IDLE_SECONDS, MAX_BUFFERED_BYTES = 60.0, 10.0, 262_144
 
 # Markup that a browser could interpret as HTML (polyglot files). Genuine images do not contain it.
 _MARKUP_PATTERN = re.compile(rb"<\s*(?:!doctype|html|script|iframe|svg|\?php)[\s>]", re.IGNORECASE)
@@ -91,54 +92,139 @@ class ProcessedImage:
 
 
 class ImageProcessor:
-    """Processes images in thread pools of its own. Beyond MAX_WAITING_IMAGES, Unavailable is raised (load shedding)."""
+    """Processes images in processes of its own. Beyond MAX_WAITING_IMAGES, Unavailable is raised (load shedding)."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._upload_threads: ThreadPoolExecutor | None = None
-        self._resize_threads: ThreadPoolExecutor | None = None
+        self._upload_workers = _WorkerPool(MAX_CONCURRENT_UPLOADS)
+        self._resize_workers = _WorkerPool(MAX_CONCURRENT_RESIZES)
         # Images in progress or queued, and counts of outcomes, for metrics.
         self.waiting = 0
         self.outcomes = {"developed": 0, "refused": 0, "resized": 0}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the thread pools inside the context."""
-        self._upload_threads = ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS, "image-uploads")
-        self._resize_threads = ThreadPoolExecutor(MAX_CONCURRENT_RESIZES, "image-resizes")
+        """End the processes after the context."""
         try:
             yield
         finally:
-            for threads in (self._upload_threads, self._resize_threads):
-                # No caller waits for results any more.
-                threads.shutdown(wait=False, cancel_futures=True)
+            for workers in (self._upload_workers, self._resize_workers):
+                await workers.close()
 
     async def process_upload(self, content: bytes, content_type: str) -> ProcessedImage:
         """Process an upload that was declared as `content_type`. Raises UnusableImageError and Unavailable."""
         try:
-            processed = await self._run_in_thread(
-                self._upload_threads, partial(process_image, content, content_type, self._max_pixels)
-            )
+            task = {"contentType": content_type, "maxPixels": self._max_pixels}
+            result, output = await self._run(self._upload_workers, task, content)
         except UnusableImageError:
             self.outcomes["refused"] += 1
             raise
         self.outcomes["developed"] += 1
-        return processed
+        return ProcessedImage(output, **result)
 
     async def resize_stored(self, content: bytes, width: int, extension: str) -> bytes:
         """A stored image at a width, in the format of a file extension. Raises Unavailable."""
-        resized_content = await self._run_in_thread(self._resize_threads, partial(resize_image, content, width, extension))
+        try:
+            _, output = await self._run(self._resize_workers, {"width": width, "extension": extension}, content)
+        except UnusableImageError as error:
+            # The stored image is readable: its process died.
+            raise Unavailable("The image could not be resized. Try again in a minute.") from error
         self.outcomes["resized"] += 1
-        return resized_content
+        return output
 
-    async def _run_in_thread(self, threads: ThreadPoolExecutor | None, work: Callable[[], T]) -> T:
+    async def _run(self, workers: "_WorkerPool", task: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
         if self.waiting >= MAX_WAITING_IMAGES:
             raise Unavailable("Too many images are being processed. Try again in a second.")
         self.waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, work)
+            return await workers.run(task, content)
         finally:
             self.waiting -= 1
+
+
+class _WorkerPool:
+    """Processes of `image_worker`, each with one task at a time. One that is idle for a while ends, which frees its memory."""
+
+    def __init__(self, size: int) -> None:
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[tuple[Process, asyncio.TimerHandle]] = []
+
+    async def run(self, task: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+        """The result of a task, and its bytes. Raises UnusableImageError, also if a decoder crashes or takes too long."""
+        async with self._slots:
+            process = await self._take()
+            try:
+                async with asyncio.timeout(MAX_PROCESSING_SECONDS):
+                    result, output = await _exchange(process, task, content)
+            except (EOFError, OSError, TimeoutError):
+                await _stop(process)
+                raise UnusableImageError("takes too much memory or time to be decoded. Export it again.") from None
+            except BaseException:
+                await _stop(process)
+                raise
+            self._idle.append((process, asyncio.get_running_loop().call_later(MAX_IDLE_SECONDS, self._retire, process)))
+        if problem := result.get("problem"):
+            raise UnusableImageError(problem)
+        return result, output
+
+    async def close(self) -> None:
+        """End the idle processes. Those at work end with their tasks."""
+        for process, timer in self._idle:
+            timer.cancel()
+            await _stop(process)
+        self._idle.clear()
+
+    async def _take(self) -> Process:
+        while self._idle:
+            process, timer = self._idle.pop()
+            timer.cancel()
+            if process.returncode is None:
+                return process
+        program = (sys.executable, "-P", "-m", "storefront.core.image_worker")
+        # In a session of its own: Ctrl-C in a terminal ends the server, and with it the input of this process.
+        return await asyncio.create_subprocess_exec(
+            *program, stdin=PIPE, stdout=PIPE, limit=MAX_BUFFERED_BYTES, start_new_session=True
+        )
+
+    def _retire(self, process: Process) -> None:
+        self._idle = [entry for entry in self._idle if entry[0] is not process]
+        if process.stdin is not None:
+            # It ends at the end of its input.
+            process.stdin.close()
+
+
+async def _exchange(process: Process, task: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+    assert process.stdin is not None  # noqa: S101 - a pipe
+    assert process.stdout is not None  # noqa: S101 - a pipe
+    process.stdin.write(orjson.dumps({**task, "size": len(content)}) + b"\n")
+    for start in range(0, len(content), MAX_BUFFERED_BYTES):
+        process.stdin.write(content[start : start + MAX_BUFFERED_BYTES])
+        await process.stdin.drain()
+    result: dict[str, Any] = orjson.loads(await process.stdout.readuntil())
+    return result, await process.stdout.readexactly(result.pop("size"))
+
+
+async def _stop(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+def detect_content_type(content: bytes) -> str | None:
+    """The media type of an image by its first bytes; None if it is not one of UPLOAD_FORMATS."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1"):
+        return "image/avif"
+    return next((content_type for start, content_type in _SIGNATURES.items() if content.startswith(start)), None)
+
+
+_SIGNATURES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
 
 
 def process_image(content: bytes, content_type: str, max_pixels: int) -> ProcessedImage:
@@ -172,7 +258,7 @@ def _reencode_image(image: Image.Image, content_type: str) -> ProcessedImage:
     stored_image = _shrink_to_fit(_rotate_upright(reduced, orientation), MAX_SIDE_PIXELS)
     extension = STORED_EXTENSIONS[content_type]
     return ProcessedImage(
-        _encode_image(stored_image, extension, STORED_QUALITY), extension, *stored_image.size, _render_placeholder(stored_image)
+        _encode_image(stored_image, extension, STORED_QUALITY), extension, *stored_image.size, render_placeholder(stored_image)
     )
 
 
@@ -256,7 +342,8 @@ def _shrink_to_fit(image: Image.Image, max_side: int) -> Image.Image:
     return image if size == image.size else image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
-def _render_placeholder(image: Image.Image) -> str:
+def render_placeholder(image: Image.Image) -> str:
+    """A tiny version of an image, as a data URL."""
     thumbnail = _encode_image(_shrink_to_fit(image, PLACEHOLDER_SIDE_PIXELS), "webp", PLACEHOLDER_QUALITY)
     return f"data:image/webp;base64,{b64encode(thumbnail).decode()}"
 

@@ -7,7 +7,7 @@ one writes. A wrong clock, or a process that was believed dead, costs time and n
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -26,28 +26,37 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The claim of a worker to a row. Each heartbeat extends it to `seconds` from then on."""
+    """The claim of a worker to a row. Each heartbeat extends it to `seconds` from then on.
 
-    row_id: str
+    `row_key`: the primary key of the row by column, of which one is `id`.
+    """
+
+    row_key: Mapping[str, str]
     worker_id: str
     seconds: float
 
     @property
+    def row_id(self) -> str:
+        """The id of the row."""
+        return self.row_key["id"]
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of the statements that check or extend the lease."""
-        return {"id": self.row_id, "worker": self.worker_id, "lease": self.seconds}
+        return {**self.row_key, "worker": self.worker_id, "lease": self.seconds}
 
 
-# The types of these parameters, for tables whose id and worker are of the type uuid.
-LEASE_PARAMETER_TYPES = {"id": UUID(as_uuid=False), "worker": UUID(as_uuid=False), "lease": Double()}
+# The types of the parameters beside the key, for tables whose worker is of the type uuid.
+LEASE_PARAMETER_TYPES = {"worker": UUID(as_uuid=False), "lease": Double()}
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseColumns:
-    """The columns of a table that hold its leases, as fragments of SQL. Their parameters are those of `Lease`."""
+    """The columns of a table that hold its leases, and its primary key, as fragments of SQL. Parameters are those of `Lease`."""
 
     worker: str
     until: str
+    key: tuple[str, ...] = ("id",)
 
     @property
     def extend_sql(self) -> str:
@@ -62,7 +71,7 @@ class LeaseColumns:
     @property
     def is_held_sql(self) -> str:
         """Condition: the row is the one of the lease, and still names its worker."""
-        return f"id = :id AND {self.worker} = :worker"
+        return f"{' AND '.join(f'{name} = :{name}' for name in self.key)} AND {self.worker} = :worker"
 
     def release_sql(self, until: str = "NULL") -> str:
         """Assignments: no worker holds the lease. `until` is what its time is set to."""

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from time import monotonic
 from typing import Any, TypeVar, cast
 
+from storefront.core.tasks import share
+
 T = TypeVar("T")
 
 
@@ -24,7 +26,7 @@ class SingleFlight:
         if future is None or monotonic() - started_at > self._max_age:
             future = self._start_call(key, work)
         # Cancelling one caller must not cancel the shared call.
-        return cast(T, await asyncio.shield(future))
+        return cast(T, await share(future))
 
     def _start_call(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> "asyncio.Future[T]":
         future = asyncio.ensure_future(work())

@@ -1,9 +1,11 @@
 """Helpers for asyncio: tasks that start and are cancelled together, and exceptions of futures that are never awaited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def cancel_and_wait(tasks: Iterable["asyncio.Future[Any]"]) -> None:
@@ -24,6 +26,18 @@ async def running_tasks(
         yield tasks
     finally:
         await cancel_and_wait(tasks)
+
+
+def share(awaitable: Awaitable[T]) -> "asyncio.Future[T]":
+    """Like `asyncio.shield`, for a task with several waiters: the cancellation of a waiter does not cancel the task.
+
+    An exception is raised to the remaining waiters. Without any, asyncio does not log it as never retrieved.
+    """
+    work = asyncio.ensure_future(awaitable)
+    waiter: asyncio.Future[T] = asyncio.shield(work)
+    for future in (work, waiter):
+        future.add_done_callback(retrieve_exception)
+    return waiter
 
 
 def retrieve_exception(future: "asyncio.Future[Any]") -> None:

@@ -6,19 +6,25 @@ Every table has a random sequence of its own, so that more words for reviews do 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import sha256
 from itertools import accumulate
 from math import pi, sin
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 import orjson
 
+from storefront.core.currencies import get_fraction_digits
+from storefront.demo import pictures
 from storefront.demo import word_lists as words
 from storefront.demo.plan import DAY_MICROSECONDS, Plan, Product, Store, User, format_moment, make_key
 from storefront.models.options import Option
+from storefront.models.search_document import SEARCHED_COLUMNS, build_search_vector, list_codes
 from storefront.models.variant import build_variant_name
 from storefront.models.variant_summary import SUMMARY_COLUMNS, summarize_variants
+from storefront.queries.images import build_image_address
 
 TableRow = tuple[str | int | bool | None, ...]
 
@@ -28,15 +34,16 @@ _CONFIG_COLUMNS = (
 )
 _OWN_PRODUCT_COLUMNS = (
     "id, config_id, title, handle, description, images, category, tags, track_inventory, seo_title, seo_description, status, "
-    "created_at, updated_at"
+    "vendor, product_type, published_at, created_at, updated_at"
 )
-_PRODUCT_COLUMNS = f"{_OWN_PRODUCT_COLUMNS}, {', '.join(SUMMARY_COLUMNS)}, options"
+_PRODUCT_COLUMNS = f"{_OWN_PRODUCT_COLUMNS}, {', '.join(SUMMARY_COLUMNS)}, options, search_vector"
 # In the order of `_generate_variant`.
 _VARIANT_COLUMNS = (
     "id, config_id, product_id, name, price, compare_at_price, attributes, inventory, inventory_policy, sku, barcode, weight, "
     "cost, is_available, position, created_at, updated_at"
 )
 _REVIEW_COLUMNS = "id, config_id, product_id, user_id, rating, title, body, created_at, updated_at"
+_IMAGE_COLUMNS = "id, config_id, product_id, place, token, extension, width, height, alt, placeholder, created_at"
 _CHANGE_COLUMNS = "config_id, position, kind, entity_id, product_id, version, was_visible, is_visible, actor_id, occurred_at"
 _POSITION_COLUMNS = "config_id, position"
 _EVENT_COLUMNS = (
@@ -71,14 +78,16 @@ def build_table_loads(plan: Plan) -> Iterator[TableLoad]:
         generate_variant_rows(plan),
     )
     yield TableLoad("reviews", _REVIEW_COLUMNS, sum(product.reviews for product in plan.products), generate_review_rows(plan))
+    images = list(generate_image_rows(plan))
+    yield TableLoad("images", _IMAGE_COLUMNS, len(images), iter(images))
     yield TableLoad("changes", _CHANGE_COLUMNS, products, generate_change_rows(plan))
     yield TableLoad("store_positions", _POSITION_COLUMNS, stores, generate_position_rows(plan))
     yield TableLoad("analytics_events", _EVENT_COLUMNS, plan.events, generate_event_rows(plan))
 
 
 def generate_user_rows(plan: Plan) -> Iterator[TableRow]:
-    for number, user in enumerate(plan.users, 1):
-        image, created = f"https://images.example.com/people/{number}.jpg", format_moment(user.created)
+    for user in plan.users:
+        image, created = _build_picture_address(plan, _make_picture_key(user.id)), format_moment(user.created)
         yield user.id, user.email, user.name, image, created, created
 
 
@@ -98,8 +107,7 @@ def generate_config_rows(plan: Plan) -> Iterator[TableRow]:
             "analytics": {"googleAnalyticsId": f"G-{rng.getrandbits(40):010X}"},
         }
         description = rng.choice(words.STORE_DESCRIPTIONS) if rng.random() < 0.9 else None
-        currency = words.CURRENCIES[store.rank % len(words.CURRENCIES)]
-        names = store.owner.id, store.name, store.slug, description, currency
+        names = store.owner.id, store.name, store.slug, description, store.currency
         looks = _dump_json(theme), _dump_json(layout), _dump_json(integrations)
         created = format_moment(store.created)
         yield store.id, *names, *looks, store.is_published, created, created
@@ -109,19 +117,62 @@ def generate_product_rows(plan: Plan) -> Iterator[TableRow]:
     rng = Random("demo product rows")
     for product, variants in _generate_variants(plan):
         description = _generate_description(product, rng) if rng.random() < 0.96 else None
-        category = product.category.name if rng.random() < 0.97 else None
-        images = [f"https://images.example.com/products/{product.id}/{n}.jpg" for n in range(1, rng.randint(1, 4) + 1)]
+        category = product.category_path if rng.random() < 0.97 else None
+        images = [_build_picture_address(plan, key) for key in _make_picture_keys(product)]
         tags = rng.sample(words.TAGS, rng.choices(range(5), (5, 30, 35, 20, 10))[0])
         facts = product.title, product.handle, description, _dump_json(images), category, _dump_json(tags), rng.random() < 0.9
         seo = f"{product.title} | {product.store.name}", description and description[:150]
         created = format_moment(product.created)
+        published = created if product.status == "active" else None
         summary = summarize_variants(variants)
-        options = _dump_json(_generate_options(product, variants))
-        own_values = product.id, product.store.id, *facts, *seo, product.status, created, created
-        yield *own_values, *(summary[name] for name in SUMMARY_COLUMNS), options
+        options = _generate_options(product, variants)
+        origin = f"{product.style} {words.VENDOR_SUFFIXES[len(product.style) % len(words.VENDOR_SUFFIXES)]}", product.noun
+        own_values = product.id, product.store.id, *facts, *seo, product.status, *origin, published, created, created
+        texts = product.title, options, *origin, category, tags, description
+        searched = dict(zip(SEARCHED_COLUMNS, texts, strict=True))
+        vector = build_search_vector(searched, list_codes(variants))
+        yield *own_values, *(summary[name] for name in SUMMARY_COLUMNS), _dump_json(options), vector
+
+
+def generate_image_rows(plan: Plan) -> Iterator[TableRow]:
+    # Portraits belong to no product, and were never removed from one: they stay.
+    portraits, size = pictures.list_portraits(), (pictures.WIDTH_PIXELS, pictures.WIDTH_PIXELS)
+    for number, user in enumerate(plan.users):
+        key, picture = _make_picture_key(user.id), portraits[number % len(portraits)]
+        files = picture.place, key.token, pictures.EXTENSION, *size
+        yield key.id, plan.stores[0].id, None, *files, user.name, picture.placeholder, format_moment(user.created)
+    for number, product in enumerate(plan.products):
+        choices = pictures.list_product_pictures(product.category.name)
+        for position, key in enumerate(_make_picture_keys(product)):
+            picture = choices[(number + position) % len(choices)]
+            files = picture.place, key.token, pictures.EXTENSION, *size
+            text = product.title, picture.placeholder, format_moment(product.created)
+            yield key.id, product.store.id, product.id, *files, *text
+
+
+class _PictureKey(NamedTuple):
+    id: str
+    token: str
+
+
+def _make_picture_keys(product: Product) -> list[_PictureKey]:
+    """One or two."""
+    return [_make_picture_key(product.id, position) for position in range(1 + int(product.id[-1], 16) % 2)]
+
+
+def _make_picture_key(owner_id: str, position: int = 0) -> _PictureKey:
+    """The id and the token in the URL of a picture. The id has the time of its owner's."""
+    digest = sha256(f"{owner_id}/{position}".encode()).hexdigest()
+    return _PictureKey(f"{owner_id[:24]}{digest[32:44]}", digest[:32])
+
+
+def _build_picture_address(plan: Plan, key: _PictureKey) -> str:
+    return build_image_address(plan.base_url, key.id, key.token, pictures.EXTENSION)
 
 
 def _generate_description(product: Product, rng: Random) -> str:
+    if local := product.store.local:
+        return " ".join(rng.sample(local.sentences, 2))
     sentences = [
         rng.choice(words.DESCRIPTION_OPENERS),
         *rng.sample(words.DESCRIPTION_DETAILS, rng.randint(1, 4)),
@@ -179,21 +230,21 @@ def _pick_attributes(product: Product, rng: Random) -> list[dict[str, str]]:
 
 def _generate_variant(product: Product, number: int, attributes: Mapping[str, str], rng: Random) -> dict[str, Any]:
     cents = product.cents + (product.cents * rng.randrange(-10, 21) // 100 if attributes else 0)
-    created = product.created + number + 1
+    created, currency = product.created + number + 1, product.store.currency
     return {
         "id": make_key(created, rng),
         "config_id": product.store.id,
         "product_id": product.id,
         "name": build_variant_name(attributes),
-        "price": _format_price(cents),
-        "compare_at_price": _pick_compare_at_price(cents, rng) if rng.random() < 0.2 else None,
+        "price": _format_price(cents, currency),
+        "compare_at_price": _pick_compare_at_price(cents, currency, rng) if rng.random() < 0.2 else None,
         "attributes": _dump_json(attributes),
         "inventory": None if rng.random() < 0.03 else _pick_inventory(rng, 120),
         "inventory_policy": "continue" if rng.random() < 0.05 else "deny",
         "sku": f"{product.id[-8:].upper()}-{number + 1}",
         "barcode": f"{rng.randrange(10**12, 10**13)}" if rng.random() < 0.8 else None,
         "weight": _dump_json({"value": f"{rng.randrange(1, 80) * 50}.000", "unit": "gram"}) if rng.random() < 0.8 else None,
-        "cost": _format_price(cents * rng.randint(30, 70) // 100) if rng.random() < 0.6 else None,
+        "cost": _format_price(cents * rng.randint(30, 70) // 100, currency) if rng.random() < 0.6 else None,
         "is_available": rng.random() < 0.93,
         "position": number,
         "created_at": format_moment(created),
@@ -262,8 +313,15 @@ def generate_event_rows(plan: Plan) -> Iterator[TableRow]:
         if visit.product is None or kind in ("page_view", "product_click"):
             visit.product = _pick_product(products_by_rank[visit.store.rank], moment, rng)
         path = "/checkout/thanks" if kind == "purchase" else f"/products/{visit.product.handle}"
-        properties = f'{{"productId": "{visit.product.id}", "path": "{path}"}}'
+        order = _format_order(visit.product) if kind == "purchase" else ""
+        properties = f'{{"productId": "{visit.product.id}", "path": "{path}"{order}}}'
         yield make_key(moment, rng), visit.store.id, kind, properties, *visit.session, *visit.origin, format_moment(moment)
+
+
+def _format_order(product: Product) -> str:
+    """Further properties of a purchase, as JSON."""
+    currency = product.store.currency
+    return f', "quantity": 1, "total": "{_format_price(product.cents, currency)}", "currency": "{currency}"'
 
 
 def _generate_event_moments(plan: Plan, rng: Random) -> Iterator[int]:
@@ -308,13 +366,13 @@ def _pick_inventory(rng: Random, maximum: int) -> int:
     return 0 if rng.random() < 0.04 else rng.randint(1, maximum)
 
 
-def _pick_compare_at_price(cents: int, rng: Random) -> str:
-    """The compare-at price."""
-    return _format_price(cents + cents * rng.randint(10, 60) // 100)
+def _pick_compare_at_price(cents: int, currency: str, rng: Random) -> str:
+    return _format_price(cents + cents * rng.randint(10, 60) // 100, currency)
 
 
-def _format_price(cents: int) -> str:
-    return f"{cents // 100}.{cents % 100:02}"
+def _format_price(cents: int, currency: str) -> str:
+    """The amount in the smallest units of its currency: 1990 are 19.90 euros, or 1990 yen."""
+    return str(Decimal(cents).scaleb(-get_fraction_digits(currency)))
 
 
 def _dump_json(value: object) -> str:

@@ -1,25 +1,25 @@
 """Plans the demo data: users, stores, products, and the number of rows that belong to each. Pure and deterministic."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, pairwise, product
 from math import ceil
 from random import Random
 
+from storefront.core.handles import generate_handle
 from storefront.core.ids import uuid7_at
 from storefront.demo import word_lists as words
-from storefront.demo.word_lists import Category
+from storefront.demo.word_lists import Category, LocalStore
 
 OWNER_EMAIL = "demo@example.com"
+# A product of the biggest store with this handle, variants in several sizes and reviews, for examples.
+EXAMPLE_HANDLE = "my-product"
 DAY_MICROSECONDS = 86_400_000_000  # moments are whole microseconds since 1970 until they are written
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_AS_ASCII = str.maketrans({"ø": "o", "ł": "l", "æ": "ae", "ß": "ss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,16 @@ class Store:
     size: int
     is_published: bool
 
+    @property
+    def local(self) -> LocalStore | None:
+        """Its words, if it is in another language."""
+        return words.LOCAL_STORES.get(self.rank)
+
+    @property
+    def currency(self) -> str:
+        """The currency of its prices."""
+        return self.local.currency if self.local else words.CURRENCIES[self.rank % len(words.CURRENCIES)]
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -65,20 +75,29 @@ class Product:
     def title(self) -> str:
         return f"{self.style} {self.material} {self.noun}"
 
+    @property
+    def category_path(self) -> str:
+        """The path of its category. The example is in one below."""
+        return f"{self.category.name} > {self.noun}" if self.handle == EXAMPLE_HANDLE else self.category.name
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The planned data, before any row is generated. Products are in the order of creation."""
+    """The planned data, before any row is generated. Products are in the order of creation. `base_url` is that of pictures."""
 
     anchor: int
+    base_url: str
     users: Sequence[User]
     stores: Sequence[Store]
     products: Sequence[Product]
     events: int
 
 
-def build_plan(products: int, events: int, anchor: datetime) -> Plan:
-    """Plan this many products and events before `anchor`. Without products there are no events. Raises ValueError."""
+def build_plan(products: int, events: int, anchor: datetime, base_url: str) -> Plan:
+    """Plan this many products and events before `anchor`, with pictures at `base_url`.
+
+    Without products there are no events. Raises ValueError.
+    """
     if products < 0 or events < 0:
         raise ValueError("The numbers of products and events cannot be negative.")
     now = (anchor - _EPOCH) // _MICROSECOND
@@ -86,7 +105,26 @@ def build_plan(products: int, events: int, anchor: datetime) -> Plan:
     scale = (products / 20_000) ** 0.5
     users = list(_plan_users(max(30, round(200 * scale)), now))
     stores = list(_plan_stores(_split_products(products, max(3, round(50 * scale))), users, now))
-    return Plan(now, users, stores, list(_plan_products(stores, now)), events if products else 0)
+    planned = list(_plan_products(stores, now))
+    oldest = next((index for index, product in enumerate(planned) if product.store.rank == 0), None)
+    if oldest is not None:
+        planned[oldest] = _make_example(planned[oldest])
+    return Plan(now, base_url, users, stores, planned, events if products else 0)
+
+
+def _make_example(product: Product) -> Product:
+    category = next(category for category in words.CATEGORIES if "Large" in category.sizes)
+    return replace(
+        product,
+        category=category,
+        style=words.STYLES[0],
+        material=category.materials[0],
+        noun=category.nouns[0],
+        handle=EXAMPLE_HANDLE,
+        status="active",
+        variants=2 * len(category.sizes),
+        reviews=8,
+    )
 
 
 def _plan_users(count: int, now: int) -> Iterator[User]:
@@ -94,7 +132,8 @@ def _plan_users(count: int, now: int) -> Iterator[User]:
     for number in range(count):
         created = now - rng.randrange(420 * DAY_MICROSECONDS, 700 * DAY_MICROSECONDS)
         first, last = rng.choice(words.FIRST_NAMES), rng.choice(words.LAST_NAMES)
-        email, name = f"{slugify(first)}.{slugify(last)}.{number}@example.com", f"{first} {last}"
+        name = f"{first} {last}"
+        email = f"{generate_handle(name, 'user').replace('-', '.')}.{number}@example.com"
         if number == 0:
             email, name = OWNER_EMAIL, "Demo Merchant"
         yield User(make_key(created, rng), created, email, name)
@@ -117,8 +156,9 @@ def _plan_stores(sizes: Sequence[int], users: Sequence[User], now: int) -> Itera
     # The demo owner has one store of each kind: the first is published, the third is not.
     for rank, (size, name) in enumerate(zip(sizes, [names[0], *rng.sample(names[1:], len(names) - 1)], strict=False)):
         created = now - rng.randrange(367 * DAY_MICROSECONDS, 400 * DAY_MICROSECONDS)
-        owner = users[0 if rank == 2 else rank]
-        yield Store(make_key(created, rng), created, rank, owner, name, slugify(name), size, rank % 10 != 2)
+        owner, local = users[0 if rank == 2 else rank], words.LOCAL_STORES.get(rank)
+        shown = local.name if local else name
+        yield Store(make_key(created, rng), created, rank, owner, shown, generate_handle(shown, "store"), size, rank % 10 != 2)
 
 
 def _plan_products(stores: Sequence[Store], now: int) -> Iterator[Product]:
@@ -130,8 +170,10 @@ def _plan_products(stores: Sequence[Store], now: int) -> Iterator[Product]:
     for created, store in _plan_arrivals(stores, now, rng):
         category = rng.choices(categories, cum_weights=cumulative_weights)[0]
         style = rng.choice(words.ACCENTED_STYLES if rng.random() < 0.05 else words.STYLES)
+        if local := store.local:
+            category, style = rng.choice(local.categories), rng.choice(local.styles)
         material, noun = rng.choice(category.materials), rng.choice(category.nouns)
-        handle = slugify(f"{style} {material} {noun}")
+        handle = generate_handle(f"{style} {material} {noun}", "product")
         used_handles[store.id + handle] += 1
         if (occurrences := used_handles[store.id + handle]) > 1:
             handle = f"{handle}-{occurrences}"
@@ -162,9 +204,3 @@ def make_key(moment: int, rng: Random) -> str:
 
 def format_moment(moment: int) -> str:
     return (_EPOCH + moment * _MICROSECOND).isoformat()
-
-
-def slugify(name: str) -> str:
-    """A name as a URL slug: "Crème Brûlée" becomes "creme-brulee"."""
-    letters = unicodedata.normalize("NFKD", name.lower().translate(_AS_ASCII)).encode("ascii", "ignore").decode()
-    return re.sub("[^a-z0-9]+", "-", letters).strip("-")

@@ -120,6 +120,54 @@ CATEGORIES = (
     ),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A store in another language than English: its name and currency, and the words of its products."""
+
+    name: str
+    currency: str
+    styles: tuple[str, ...]
+    categories: tuple[Category, ...]
+    sentences: tuple[str, ...]
+
+
+# By rank. The Bulgarian nouns are all masculine, as the adjectives before them.
+LOCAL_STORES = {
+    3: LocalStore(
+        "Топъл дом",
+        "EUR",
+        _split_names("Северен Светъл Уютен Кръгъл Сгъваем Зимен"),
+        (
+            _build_category("Дом", 38, ("Малък", "Среден", "Голям"), "дъбов, ленен, вълнен, керамичен", "поднос, килим, чаршаф"),
+            _build_category("Осветление", 96, ("Малък", "Голям"), "месингов, хартиен, стъклен", "фенер, абажур, полилей"),
+            _build_category("Мебели", 289, ("Малък", "Голям"), "дъбов, буков, орехов", "стол, шкаф, рафт"),
+        ),
+        (
+            "Изработен на ръка в малка работилница.",
+            "Всяка част може да се смени.",
+            "Опакован в хартия, без пластмаса.",
+            "Бърше се с влажна кърпа.",
+        ),
+    ),
+    4: LocalStore(
+        "京都の道具",
+        "JPY",
+        _split_names("手作りの 定番の 軽い 丸い 夏の 旅の"),
+        (
+            _build_category("食器", 28, ("小", "中", "大"), "陶器, 磁器, 漆", "茶碗, 湯呑, 急須, 皿"),
+            _build_category("家具", 240, ("小", "大"), "檜, 杉, 竹", "椅子, 棚, 机"),
+            _build_category("照明", 90, ("小", "大"), "和紙, 真鍮, 竹", "行灯, 提灯"),
+        ),
+        (
+            "小さな工房で一つずつ作られています。",
+            "使うほどに色が深まります。",
+            "修理して長く使えます。",
+            "贈り物にもどうぞ。",
+        ),
+    ),
+}
+
 STYLES = _split_names(
     "Classic Plain Quilted Washed Woven Hand-Thrown Folding Ribbed Weathered Slim Tall Round Everyday Rainproof Striped "
     "Brushed Featherlight Stackable Reversible Winter Summer Travel Heritage Soft Sturdy"
@@ -132,6 +180,7 @@ SWATCHES = {
     "Fog": "#c9ced1", "Petrol": "#005f6a", "Aubergine": "#3d0734", "Oatmeal": "#e0d5c1", "Brick": "#8d3b2f", "Sage": "#9caf88",
 }  # fmt: skip
 COLOURS = tuple(SWATCHES)
+VENDOR_SUFFIXES = ("Studio", "Works", "Goods", "& Sons")
 
 STORE_FIRST_WORDS = _split_names(
     "Nordic Amber Little Silver Wild Northern Old Quiet Golden Blue Salted Paper Velvet Sunday Copper Honest"

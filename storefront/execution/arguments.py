@@ -1,8 +1,9 @@
 """Converts graphql-core's argument values for Strawberry methods, and calls root field methods without Strawberry's wrappers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import MISSING
 from functools import cache, partial
+from inspect import isawaitable
 from types import FunctionType
 from typing import Any
 
@@ -11,6 +12,7 @@ from strawberry import UNSET
 from strawberry.relay import GlobalID
 from strawberry.types import get_object_definition
 
+from storefront.core.cooperative import MAX_INLINE_STEPS, count_input_steps, run_in_thread_if_long, yield_before_freeing
 from storefront.execution.strawberry_adapter import (
     LazyType,
     StrawberryField,
@@ -146,11 +148,23 @@ def bypass_strawberry_wrappers(schema: GraphQLSchema) -> GraphQLSchema:
 
 
 def _make_direct_resolver(schema: GraphQLSchema, field: StrawberryField, method: FunctionType) -> Any:
-    argument_converter, info_name = ArgumentConverter(schema, field), get_info_parameter_name(field)
+    convert_arguments, info_name = ArgumentConverter(schema, field).convert_arguments, get_info_parameter_name(field)
 
     def resolve(parent: Any, raw_info: GraphQLResolveInfo[Any], **values: Any) -> Any:
         info = create_info(schema, raw_info, field)
         info_argument = {info_name: info} if info_name else {}
-        return method(parent, **info_argument, **argument_converter.convert_arguments(values, info))
+        steps = count_input_steps(values)
+        if steps > MAX_INLINE_STEPS:
+            arguments = run_in_thread_if_long(steps, convert_arguments, values, info)
+            return resolve_later(parent, info_argument, arguments, steps)
+        return method(parent, **info_argument, **convert_arguments(values, info))
+
+    async def resolve_later(
+        parent: Any, info_argument: dict[str, Any], pending_arguments: Awaitable[dict[str, Any]], steps: int
+    ) -> Any:
+        result = method(parent, **info_argument, **await pending_arguments)
+        value = await result if isawaitable(result) else result
+        await yield_before_freeing(steps)
+        return value
 
     return resolve

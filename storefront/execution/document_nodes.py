@@ -1,8 +1,9 @@
 """Helpers for the nodes of parsed documents (the AST)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from graphql import Node, OperationDefinitionNode, VariableNode
+from graphql import DocumentNode, Node, OperationDefinitionNode, VariableNode
 
 
 def find_variable_names(node: Node) -> Iterator[str]:
@@ -15,6 +16,15 @@ def find_variable_names(node: Node) -> Iterator[str]:
         for child_node in child if isinstance(child, tuple | list) else (child,):
             if isinstance(child_node, Node):
                 yield from find_variable_names(child_node)
+
+
+def omit_variable_definitions(document: DocumentNode) -> DocumentNode:
+    """The document with operations that define no variables."""
+    definitions = (
+        replace(definition, variable_definitions=()) if isinstance(definition, OperationDefinitionNode) else definition
+        for definition in document.definitions
+    )
+    return replace(document, definitions=tuple(definitions))
 
 
 def get_operation_name(operation: OperationDefinitionNode | None) -> str | None:

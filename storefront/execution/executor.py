@@ -42,6 +42,8 @@ from storefront.execution.completion import (
     unwrap,
 )
 from storefront.execution.coroutines import PendingCoroutine, cancel_all, finish_all, resume_coroutine, start_awaitables
+from storefront.execution.document_nodes import omit_variable_definitions
+from storefront.execution.guards import get_guard
 from storefront.execution.plan import DocumentPlans, FieldPlan, SelectionPlan
 from storefront.execution.resolve_info import resolve_info
 from storefront.execution.strawberry_adapter import EXECUTE_DEFAULT_ARGUMENTS, FieldDetails, GroupedFieldSet
@@ -100,21 +102,30 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
 
         What graphql-core computes for the operation is cached with the plans. Invalid variables are always reported by it.
         """
-        operation, variable_values = plans.get_operation(operation_name) if plans else None, None
-        if operation and arguments == EXECUTE_DEFAULT_ARGUMENTS:
-            variable_values = operation.coerce_variables(raw_variable_values or {})
-        if operation is None or variable_values is None:
-            build_arguments = (schema, document, root_value, context_value, raw_variable_values, operation_name, *arguments)
-            executor = super().build(*build_arguments, plans=plans, **named)
-            if plans and not isinstance(executor, list):
-                plans.store_operation(operation_name, executor)
-            return executor
+        build_arguments = (schema, document, root_value, context_value, raw_variable_values, operation_name, *arguments)
+        if plans is None or arguments != EXECUTE_DEFAULT_ARGUMENTS:
+            return super().build(*build_arguments, plans=plans, **named)
+        operation = plans.get_operation(operation_name)
+        if operation is None:
+            # graphql-core coerces variables several times as slowly: it only finds the operation and its fragments.
+            executor = super().build(schema, omit_variable_definitions(document), None, None, None, operation_name, *arguments)
+            if isinstance(executor, list):
+                return executor
+            operation = plans.store_operation(operation_name, document, executor)
+            _break_cycles(executor)
+        variable_values = operation.coerce_variables(raw_variable_values or {})
+        if variable_values is None:
+            return super().build(*build_arguments, plans=plans, **named)
         fragments, resolvers = (
             (operation.fragment_definitions, operation.fragments),
             (default_field_resolver, default_type_resolver),
         )
         operation_arguments = (root_value, context_value, operation.node, variable_values)
         return cls(schema, *fragments, *operation_arguments, *resolvers, default_field_resolver, plans=plans, **named)
+
+    def release(self) -> None:
+        """Free what the execution holds, such as its context. Called when it has ended."""
+        _break_cycles(self)
 
     def execute_fields_serially(
         self,
@@ -184,6 +195,25 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
             return self._make_reference_executor().complete_value(*arguments)
         return self._resume_or_fall_back(coro, awaited, lambda: self._make_reference_executor().complete_value(*arguments))
 
+    def execute_field(
+        self,
+        parent_type: GraphQLObjectType,
+        source: Any,
+        field_details_list: list[FieldDetails],
+        path: Path,
+        position_context: C | None,
+    ) -> Any:
+        """Execute a root field. Its guard is called before its arguments are coerced."""
+        definition = self.schema.get_field(parent_type, field_details_list[0].node.name.value)
+        guard = get_guard(definition)
+        if guard is not None and definition is not None:
+            try:
+                guard(self.context_value)
+            except Exception as error:
+                self.handle_field_error(error, definition.type, field_details_list, path)
+                return None
+        return super().execute_field(parent_type, source, field_details_list, path, position_context)
+
     def _make_reference_executor(self) -> Executor[C]:
         executor = copy(self)
         executor.__class__ = ReferenceExecutor  # type: ignore[assignment]
@@ -237,6 +267,13 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         return [child_batch for batch in level for child_batch in batch.complete_fields()]
 
 
+def _break_cycles(executor: Any) -> None:
+    # Its own bound methods, and errors whose tracebacks have it. Only the garbage collector would free these cycles, with the
+    # document and the context.
+    executor.async_helpers = None
+    executor.collected_errors = type(executor.collected_errors)()
+
+
 class ReferenceExecutor(Executor[C], Generic[C]):
     """graphql-core's executor, which also accepts JSON that is complete already."""
 
@@ -274,7 +311,7 @@ class ObjectBatch:
         executor, path, objects, type_name = self._executor, self._path, self.objects, self._selection.type.name
         for field in self._selection.fields:
             field_path = Path(path, field.name, type_name)
-            values = field.resolve_values(executor, field_path, objects)
+            values = field.resolve_values(field, executor, field_path, objects)
             resolved = [field, field_path, values]
             self._resolved_fields.append(resolved)
             # A batch resolver returns one awaitable, which is replaced by the list of values. Attributes are not awaited:

@@ -102,6 +102,11 @@ def get_child_selection(info: Info[Any, Any], name: str, excluded_name: str) -> 
     return _inspect_selection(lambda field, executor: _get_child_tree(field, executor, name, excluded_name), info)
 
 
+def get_child_field(info: Info[Any, Any], name: str) -> SelectedField | None:
+    """A child of the resolver's field, with its arguments and selection; None as for `get_child_selection`."""
+    return _inspect_selection(lambda field, executor: _get_child_field(field, executor, name), info)
+
+
 def get_selection(info: Info[Any, Any]) -> SelectionTree | None:
     """The selection below the resolver's field; None if it cannot be represented as a tree, such as for an abstract type."""
     return _inspect_selection(_get_tree, info)
@@ -116,6 +121,14 @@ def _get_child_tree(field: FieldPlan, executor: Executor[Any], name: str, exclud
 
 
 _EMPTY_TREE = SelectionTree(())
+
+
+def _get_child_field(field: FieldPlan, executor: Executor[Any], name: str) -> SelectedField | None:
+    if not is_object_type(field.named_type):
+        return None
+    matching = [child for child in field.get_selection(executor, field.named_type).fields if child.python_name == name]
+    return _to_selected_field(matching[0], executor) if len(matching) == 1 else None
+
 
 # The memo key of a field's tree, which is cached if no argument in it depends on variables.
 _TREE_MEMO = object()
@@ -143,7 +156,9 @@ def _to_selected_field(field: FieldPlan, executor: Executor[Any]) -> SelectedFie
         and getattr(field.resolve_values, "func", None) is not resolve_constant
     ):
         return None
-    arguments = () if field.method_resolver is None else tuple(sorted(field.method_resolver.get_arguments(executor).items()))
+    arguments = (
+        () if field.method_resolver is None else tuple(sorted(field.method_resolver.get_arguments(field, executor).items()))
+    )
     children = _get_tree(field, executor)
     return None if children is None else SelectedField(field.name, field.python_name, field.is_attribute, arguments, children)
 

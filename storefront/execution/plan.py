@@ -10,7 +10,9 @@ from graphql import (
     ExecutableDefinitionNode,
     GraphQLObjectType,
     GraphQLResolveInfo,
+    OperationDefinitionNode,
     get_named_type,
+    get_operation_ast,
     is_leaf_type,
     is_object_type,
 )
@@ -42,10 +44,12 @@ class DocumentPlans:
         """The plan of the operation with this name; None until an executor was built for it."""
         return self._operations.get(name)
 
-    def store_operation(self, name: str | None, executor: Executor[Any]) -> None:
-        """Cache the operation of an executor."""
-        if name not in self._operations:
-            self._operations[name] = OperationPlan(executor)
+    def store_operation(self, name: str | None, document: DocumentNode, executor: Executor[Any]) -> "OperationPlan":
+        """Cache the operation with this name, with what an executor of it has found."""
+        node = get_operation_ast(document, name)
+        assert node is not None  # noqa: S101 - the executor has found it
+        self._operations[name] = OperationPlan(node, executor)
+        return self._operations[name]
 
     def get_root_field(
         self, executor: Executor[Any], name: str, type_: GraphQLObjectType, details: list[FieldDetails]
@@ -62,11 +66,11 @@ class DocumentPlans:
 class OperationPlan:
     """An operation with the fragments of its document, and the coercer of its variables."""
 
-    def __init__(self, executor: Executor[Any]) -> None:
-        self.node = executor.operation
+    def __init__(self, node: OperationDefinitionNode, executor: Executor[Any]) -> None:
+        self.node = node
         self.fragment_definitions, self.fragments = executor.fragment_definitions, executor.fragments
         try:
-            self._variable_coercer: VariableCoercer | None = VariableCoercer(executor.schema, executor.operation)
+            self._variable_coercer: VariableCoercer | None = VariableCoercer(executor.schema, node)
         except UnsupportedVariables:
             self._variable_coercer = None
 

@@ -26,7 +26,9 @@ from storefront.execution.strawberry_adapter import (
 
 # One value per parent, each of which may be awaitable; or one awaitable of all values.
 ResolvedValues = list[Any] | Awaitable[Sequence[Any]]
-Resolver = Callable[[Executor[Any], Path, Sequence[Any]], ResolvedValues]
+# Called with the field: a resolver that held it would be part of a reference cycle with its plan, which only the garbage
+# collector frees.
+Resolver = Callable[[FieldNodeContext, Executor[Any], Path, Sequence[Any]], ResolvedValues]
 
 
 def get_resolver(field_context: FieldNodeContext, schema: GraphQLSchema) -> Resolver:
@@ -39,7 +41,7 @@ def get_resolver(field_context: FieldNodeContext, schema: GraphQLSchema) -> Reso
     method = get_plain_method(strawberry_field)
     if strawberry_field is not None and method is not None:
         return MethodResolver(field_context, schema, strawberry_field, method).resolve_values
-    return partial(_resolve_each, field_context)
+    return _resolve_each
 
 
 @cache
@@ -52,12 +54,14 @@ def _get_constant_resolver(value: str) -> Resolver:
     return partial(resolve_constant, value)
 
 
-def resolve_constant(value: Any, _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
+def resolve_constant(value: Any, _: FieldNodeContext, __: Executor[Any], ___: Path, parents: Sequence[Any]) -> list[Any]:
     """The same value for each parent, such as `__typename`."""
     return [value] * len(parents)
 
 
-def resolve_attribute(get_attribute: Callable[[Any], Any], _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
+def resolve_attribute(
+    get_attribute: Callable[[Any], Any], _: FieldNodeContext, __: Executor[Any], ___: Path, parents: Sequence[Any]
+) -> list[Any]:
     """The value of an attribute of each parent."""
     return list(map(get_attribute, parents))
 
@@ -69,7 +73,6 @@ class MethodResolver:
         "_argument_converter",
         "_batch_resolver",
         "_constant_arguments",
-        "_field_context",
         "_function",
         "_info_name",
         "_strawberry_field",
@@ -79,7 +82,6 @@ class MethodResolver:
     def __init__(
         self, field_context: FieldNodeContext, schema: GraphQLSchema, strawberry_field: StrawberryField, function: FunctionType
     ) -> None:
-        self._field_context = field_context
         self._strawberry_field = strawberry_field
         self._function = function
         self._argument_converter = ArgumentConverter(schema, strawberry_field)
@@ -90,36 +92,38 @@ class MethodResolver:
         )
         self._constant_arguments: dict[str, Any] | None = None
 
-    def resolve_values(self, executor: Executor[Any], path: Path, parents: Sequence[Any]) -> ResolvedValues:
+    def resolve_values(
+        self, field_context: FieldNodeContext, executor: Executor[Any], path: Path, parents: Sequence[Any]
+    ) -> ResolvedValues:
         """Call the method for each parent, or its batch resolver for all of them."""
-        arguments = self.get_arguments(executor)
+        arguments = self.get_arguments(field_context, executor)
         if self._batch_resolver is not None:
-            return self._batch_resolver(parents, self._build_info(executor, path), **arguments)
+            return self._batch_resolver(parents, self._build_info(field_context, executor, path), **arguments)
         if self._info_name is not None:
-            arguments = {self._info_name: self._build_info(executor, path), **arguments}
+            arguments = {self._info_name: self._build_info(field_context, executor, path), **arguments}
         return call_each(partial(self._function, **arguments), parents)
 
-    def get_arguments(self, executor: Executor[Any]) -> dict[str, Any]:
+    def get_arguments(self, field_context: FieldNodeContext, executor: Executor[Any]) -> dict[str, Any]:
         """The method's keyword arguments. Raises GraphQLError for an invalid argument."""
         return (
-            self._convert_arguments(executor, Path(None, self._field_context.name, None))
+            self._convert_arguments(field_context, executor, Path(None, field_context.name, None))
             if self._constant_arguments is None
             else self._constant_arguments
         )
 
-    def _convert_arguments(self, executor: Executor[Any], path: Path) -> dict[str, Any]:
-        if not self._field_context.definition.args:
+    def _convert_arguments(self, field_context: FieldNodeContext, executor: Executor[Any], path: Path) -> dict[str, Any]:
+        if not field_context.definition.args:
             arguments: dict[str, Any] = {}
         else:
-            values = _coerce_arguments(executor, self._field_context)
-            arguments = self._argument_converter.convert_arguments(values, self._build_info(executor, path))
+            values = _coerce_arguments(executor, field_context)
+            arguments = self._argument_converter.convert_arguments(values, self._build_info(field_context, executor, path))
         # Only immutable values are cached: a method may change the others.
         if self.has_constant_arguments and all(isinstance(value, _IMMUTABLE_CLASSES) for value in arguments.values()):
             self._constant_arguments = arguments
         return arguments
 
-    def _build_info(self, executor: Executor[Any], path: Path) -> Any:
-        return create_info(executor.schema, resolve_info(executor, self._field_context, path), self._strawberry_field)
+    def _build_info(self, field_context: FieldNodeContext, executor: Executor[Any], path: Path) -> Any:
+        return create_info(executor.schema, resolve_info(executor, field_context, path), self._strawberry_field)
 
 
 _IMMUTABLE_CLASSES = (str, int, float, bool, type(None), Enum)

@@ -23,7 +23,7 @@ from storefront.core.db.database import DATABASE_ERRORS, Database, retry_until_a
 from storefront.core.errors import TimedOut
 from storefront.core.request_context import create_detached_task
 from storefront.core.single_flight import SingleFlight
-from storefront.core.tasks import cancel_and_wait
+from storefront.core.tasks import cancel_and_wait, share
 from storefront.feed import log
 from storefront.feed.log import GapReason, explain_gap
 from storefront.models.rows import ChangeRow
@@ -131,10 +131,11 @@ class Hub:
     One timer sends heartbeats to the listeners of all stores, with the positions that were read anyway: without statements.
     """
 
-    def __init__(self, database: Database, poll_interval: float = 1.0, heartbeat_interval: float = 30.0) -> None:
+    def __init__(self, database: Database, poll_interval: float = 1.0, heartbeat_interval: float = 20.0) -> None:
         self._database, self._poll_interval, self._heartbeat_interval = database, poll_interval, heartbeat_interval
         self._channels: dict[str, StoreChannel] = {}
-        self._open_lock = asyncio.Lock()
+        # Reads of the positions from which stores are followed, each shared by all listeners that open the same store.
+        self._opening_reads: dict[str, asyncio.Task[dict[str, int]]] = {}
         self._shared_batches = SingleFlight(MAX_SHARED_BATCHES, SHARED_BATCH_TTL_SECONDS)
         self._follower_tasks: dict[str, asyncio.Task[None]] = {}
         self._poll_task: asyncio.Task[None] | None = None
@@ -169,7 +170,7 @@ class Hub:
         try:
             yield
         finally:
-            await cancel_and_wait([poll, heartbeats, *self._follower_tasks.values()])
+            await cancel_and_wait([poll, heartbeats, *self._opening_reads.values(), *self._follower_tasks.values()])
 
     async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[ChangeRow | Gap, None]:
         """Yield a store's entries after a position (None: from now on). Ends when the store is deleted."""
@@ -227,9 +228,8 @@ class Hub:
 
     @asynccontextmanager
     async def _following(self, config_id: str) -> AsyncIterator[StoreChannel]:
-        async with self._open_lock:
-            channel = self._channels.get(config_id) or await self._open_channel(config_id)
-            channel.listener_count += 1
+        channel = self._channels.get(config_id) or await self._open_channel(config_id)
+        channel.listener_count += 1
         try:
             yield channel
         finally:
@@ -238,7 +238,13 @@ class Hub:
                 self._close_channel(config_id)
 
     async def _open_channel(self, config_id: str) -> StoreChannel:
-        head = (await self._load_heads([config_id])).get(config_id, 0)
+        if config_id not in self._opening_reads:
+            read = self._opening_reads[config_id] = create_detached_task(self._load_heads([config_id]))
+            read.add_done_callback(lambda _: self._opening_reads.pop(config_id, None))
+        # Without a lock: a read that hangs must not delay the listeners of other stores.
+        head = (await share(self._opening_reads[config_id])).get(config_id, 0)
+        if (opened_channel := self._channels.get(config_id)) is not None:
+            return opened_channel
         channel = self._channels[config_id] = StoreChannel(config_id, head, heartbeat_head=head)
         self._follower_tasks[config_id] = create_detached_task(self._follow_channel(channel))
         # Wake-ups during the read of the head had no listener: read once more.

@@ -1,18 +1,21 @@
 """Appends to a store's log and reads it after a position."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import BigInteger, Integer, any_, bindparam, select, text
+from sqlalchemy import BigInteger, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import DIALECT, Connection, Database, Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
+from storefront.core.db.sweeps import Sweep, render_deletion, run_sweep
 from storefront.models import changes, positions
+from storefront.models.former_values import FormerVariants
+from storefront.models.row_keys import build_store_parameters, depend_on_stores, have_single_store, is_any_store
 from storefront.models.rows import ChangeRow
 
 # The step by which `advance_positions` moves logs: more than a store changes in its lifetime.
@@ -39,7 +42,10 @@ def explain_gap(position: int, head: int) -> GapReason:
 
 
 class LogEntry(NamedTuple):
-    """A change. `was_visible` and `is_visible`: whether shoppers could see the product before and after, the store aside."""
+    """A change. `was_visible` and `is_visible`: whether shoppers could see the product before and after, the store aside.
+
+    `former_product` and `former_variants`: the values before an update that filters depend on.
+    """
 
     kind: str
     entity_id: str
@@ -50,6 +56,8 @@ class LogEntry(NamedTuple):
     changed_fields: Sequence[str] = ()
     actor_id: str | None = None
     client_mutation_id: str | None = None
+    former_product: Mapping[str, Any] | None = None
+    former_variants: FormerVariants | None = None
 
 
 async def append_entries(connection: Connection, config_id: str, entries: Sequence[LogEntry]) -> int:
@@ -89,24 +97,47 @@ async def read_entries(database: Database, config_id: str, after: int, limit: in
 
 async def load_last_positions(database: Database, config_ids: Sequence[str]) -> dict[str, int]:
     """The last position of each store's log by store id; without stores whose logs are empty."""
-    return {row.config_id: row.position for row in await database.fetch(_select_positions(), {"ids": list(config_ids)})}
+    statement = _select_positions(have_single_store(config_ids))
+    return {row.config_id: row.position for row in await database.fetch(statement, build_store_parameters(config_ids))}
 
 
 @cache
-def _select_positions() -> Statement:
-    is_requested = positions.c.config_id == any_(bindparam("ids", type_=ARRAY(UUID)))
-    return compile_statement(select(positions).where(is_requested), depends_on=ParameterDependency("ids"))
+def _select_positions(is_single_store: bool) -> Statement:
+    is_requested = is_any_store(positions.c.config_id, is_single_store)
+    return compile_statement(select(positions).where(is_requested), depends_on=depend_on_stores(is_single_store))
 
 
 async def delete_old_entries(database: Database, *, days: int) -> int:
-    """Log retention: delete entries older than `days`; returns their number. Clients that resume before them must refetch."""
-    return len(await database.fetch(_delete_old(), {"days": days}))
+    """Log retention: delete entries older than `days`; returns their number. Clients that resume before them must refetch.
+
+    Each store's log is deleted from its beginning up to the first entry that is retained, so that it never has a gap inside:
+    the time of an entry is that of the start of its transaction, and positions are in the order of commits.
+    """
+    return await run_sweep(database, _sweep_old_entries(), {"days": days})
+
+
+# The stores of one batch. Each has an equal share of the batch's rows.
+_MAX_SWEPT_STORES = 100
+_IS_OLD_SQL = "occurred_at < now() - make_interval(days => :days)"
+_OLD_ENTRIES_SQL = f"""
+WITH store AS MATERIALIZED (
+  SELECT config_id FROM store_positions AS log
+  WHERE (SELECT {_IS_OLD_SQL} FROM changes WHERE config_id = log.config_id ORDER BY position LIMIT 1)
+  LIMIT {_MAX_SWEPT_STORES}
+)
+SELECT entry.ctid FROM store CROSS JOIN LATERAL (
+  SELECT ctid, bool_and({_IS_OLD_SQL}) OVER (ORDER BY position) AS is_expired
+  FROM (
+    SELECT ctid, position, occurred_at FROM changes WHERE config_id = store.config_id
+    ORDER BY position LIMIT (SELECT greatest(1, :limit / count(*)) FROM store)
+  ) AS oldest
+) AS entry WHERE is_expired
+"""
 
 
 @cache
-def _delete_old() -> Statement:
-    deletion = text("DELETE FROM changes WHERE occurred_at < now() - make_interval(days => :days) RETURNING 1 AS one")
-    return compile_statement(deletion.bindparams(bindparam("days", type_=Integer)))
+def _sweep_old_entries() -> Sweep:
+    return Sweep("changes", render_deletion("changes", _OLD_ENTRIES_SQL))
 
 
 async def advance_positions(database: Database) -> int:
@@ -123,6 +154,8 @@ def _update_positions() -> Statement:
     return compile_statement(text(f"UPDATE store_positions SET position = position + {POSITION_LEAP} RETURNING 1 AS one"))
 
 
+# What readers follow is the entry without former values, which a filter looks up (`queries/memberships.py`).
+_READ_COLUMNS = [column for column in changes.c if not column.name.startswith("former_")]
 # The columns of an entry.
 _ENTRY_COLUMNS = [name for name in changes.c.keys() if name not in ("config_id", "position", "occurred_at")]  # noqa: SIM118
 
@@ -172,6 +205,6 @@ FROM claimed
 def _select_after() -> Statement:
     is_newer = (changes.c.config_id == bindparam("config_id")) & (changes.c.position > bindparam("after"))
     return compile_statement(
-        select(changes).where(is_newer).order_by(changes.c.position).limit(bindparam("limit")),
+        select(*_READ_COLUMNS).where(is_newer).order_by(changes.c.position).limit(bindparam("limit")),
         depends_on=ParameterDependency("config_id"),
     )

@@ -18,14 +18,14 @@ from sqlalchemy.sql.expression import any_
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, CacheDependency, ParameterDependency, RowDependency
 from storefront.core.db.database import DATABASE_ERRORS, Database, Row, Statement, compile_statement
-from storefront.core.tasks import cancel_and_wait, retrieve_exception
+from storefront.core.tasks import cancel_and_wait, retrieve_exception, share
 from storefront.models import configs, positions
 
 # The position of a store that does not exist.
 ABSENT_POSITION = -1
 # The most tracked stores, and the seconds without use after which a store is no longer tracked.
 MAX_TRACKED_STORES, IDLE_SECONDS = 10_000, 60.0
-# Seconds for which an answer waits for word of positions: whether one that is kept holds, or under which to keep it.
+# Timeout of reading positions: to revalidate a cached response, or to cache a new one under them.
 REVALIDATION_TIMEOUT_SECONDS = 2.0
 # Attempts to read rows under known positions: reads repeat for stores that are untracked or change all the time.
 MAX_READ_ATTEMPTS = 3
@@ -72,6 +72,11 @@ class LogPositions:
         if self._current_refresh is not None:
             self._moved_ids.add(config_id)
 
+    def invalidate_all(self) -> None:
+        """Forget all positions: the database may be another one by now, which is behind them."""
+        for config_id in list(self._positions):
+            self.invalidate(config_id)
+
     def is_fresh(self, dependencies: Mapping[str, int]) -> bool | None:
         """Whether the logs are still at these positions; None if that takes a refresh."""
         is_current, now = None if self._strict and dependencies else True, monotonic()
@@ -109,7 +114,7 @@ class LogPositions:
             self._next_refresh = asyncio.create_task(self._run_refresh(self._current_refresh))
             self._next_refresh.add_done_callback(retrieve_exception)
         # A cancelled caller must not cancel the refresh of the others.
-        await asyncio.shield(self._next_refresh)
+        await share(self._next_refresh)
 
     async def _run_refresh(self, previous_refresh: "asyncio.Task[None] | None") -> None:
         if previous_refresh is not None:
@@ -217,7 +222,7 @@ class ReadTracker:
         return True
 
     async def _refresh_positions(self, config_ids: set[str]) -> bool:
-        """Whether the positions could be read anew. Without word soon the answer is not kept, rather than late."""
+        """Read the positions again; False on timeouts and database errors, on which the response is sent but not cached."""
         try:
             async with asyncio.timeout(REVALIDATION_TIMEOUT_SECONDS):
                 await self._log_positions.refresh(config_ids - self._positions.keys())

@@ -146,13 +146,18 @@ class PubSub:
             self._publish_requested.clear()
             # First the keys left over from the last connection.
             while self._pending_keys:
-                await broadcast.publish(CHANNEL_NAME, self._pending_keys.pop())
+                key = self._pending_keys.pop()
+                try:
+                    await broadcast.publish(CHANNEL_NAME, key)
+                except BaseException:
+                    self._pending_keys.add(key)
+                    raise
             await self._publish_requested.wait()
 
     async def _probe_connection(self, broadcast: Broadcast) -> None:
         while True:
             self._probe_received.clear()
-            # To speak may take for ever as well, where the line is gone without a word.
+            # Publishing is part of the timeout: on a half-open connection it may hang as well.
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
                 await broadcast.publish(CHANNEL_NAME, self._probe_message)
                 await self._probe_received.wait()

@@ -9,10 +9,10 @@ from broadcaster import Event
 from broadcaster._backends.base import BroadcastBackend
 from psycopg import sql
 
-from storefront.core.db.database import CONNECT_TIMEOUT_SECONDS
+from storefront.core.db.database import get_host_timeout_seconds
 from storefront.core.db.pipeline import PipelineConnection, PlainSQL, QueuedStatement
 
-# Seconds that Postgres has for each word, besides what the wire grants every exchange: a line that is gone is never waited for.
+# Statement timeout in seconds, beyond which a connection is considered lost (`pipeline.BATCH_GRACE_SECONDS`) and is replaced.
 RESPONSE_TIMEOUT_SECONDS = 3.0
 NOTIFY = PlainSQL("SELECT pg_notify($1, $2)")
 
@@ -67,6 +67,7 @@ class PostgresBackend(BroadcastBackend):
         raise psycopg.OperationalError("the listening connection was closed")
 
     async def _connect(self) -> PipelineConnection:
-        connection = await PipelineConnection.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS)
+        timeout_seconds = get_host_timeout_seconds(self._url)
+        connection = await PipelineConnection.connect(self._url, autocommit=True, connect_timeout=timeout_seconds)
         connection.statements.statement_timeout_seconds = RESPONSE_TIMEOUT_SECONDS
         return connection

@@ -27,10 +27,10 @@ def check_id(text: str, field: str) -> str:
     return canonical_id
 
 
-def check_row_count(number: int, field: str = "first", max_rows: int = MAX_ROWS) -> int:
-    """The number of rows to return, 1 to `max_rows`."""
-    if not 1 <= number <= max_rows:
-        raise InvalidInput(field, f"must be between 1 and {max_rows}, not {number}.")
+def check_row_count(number: int, field: str = "first", max_rows: int = MAX_ROWS, min_rows: int = 1) -> int:
+    """The number of rows to return, `min_rows` to `max_rows`."""
+    if not min_rows <= number <= max_rows:
+        raise InvalidInput(field, f"must be between {min_rows} and {max_rows}, not {number}.")
     return number
 
 

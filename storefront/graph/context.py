@@ -17,8 +17,10 @@ from storefront.core.image_processing import ImageProcessor
 from storefront.core.net.client_info import ClientInfo
 from storefront.core.net.safe_http import SafeHttpClient
 from storefront.core.net.shopify_client import ShopifyClient
+from storefront.core.shared_runs import SharedRuns
 from storefront.core.single_flight import SingleFlight
 from storefront.core.storage.base import ObjectStorage
+from storefront.core.tasks import share
 from storefront.feed.hub import Hub
 from storefront.feed.keyed_events import KeyedEvents
 from storefront.feed.positions import ReadTracker
@@ -38,6 +40,8 @@ UNKNOWN_CLIENT = ClientInfo()
 # Subscribers with the same selection share an event for this long; after that the product is read again.
 EVENT_MAX_AGE_SECONDS = 1.0
 MAX_EVENTS = 2_000
+# Live lists that are evaluated at a time. Those that wait take all changes until then in one evaluation.
+MAX_LIST_EVALUATIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,9 @@ class Feed:
     events: SingleFlight = field(default_factory=lambda: SingleFlight(MAX_EVENTS, EVENT_MAX_AGE_SECONDS))
     # Notifications that do not come from a store log, such as those of jobs.
     keyed_events: KeyedEvents = field(default_factory=KeyedEvents)
+    # None may be opened unless a server says how many.
+    live_lists: SharedRuns = field(default_factory=lambda: SharedRuns(0))
+    list_evaluations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_LIST_EVALUATIONS))
 
     def __post_init__(self) -> None:
         """Forward pub/sub messages to the keyed events."""
@@ -109,6 +116,8 @@ class Context:
     # The object types of nodes that were found by their ids alone.
     node_types: dict[str, str] = field(default_factory=dict)
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+    # The values by key of each loader and its arguments.
+    _loaded: dict[Any, dict[Any, Any]] = field(default_factory=dict)
     _load_tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _is_cancelled: bool = False
 
@@ -119,7 +128,7 @@ class Context:
 
     @property
     def read_database(self) -> Database:
-        """The database for reads: the replica, if there is one."""
+        """The database for reads: the replica, if there is one, which falls back to the primary."""
         return self.replica or self.database
 
     @property
@@ -165,7 +174,7 @@ class Context:
 
     def fork(self) -> "Context":
         """A copy with its own loaders, for another operation of the same request."""
-        return replace(self, node_types={}, _loaders={}, _load_tasks=[])
+        return replace(self, node_types={}, _loaders={}, _loaded={}, _load_tasks=[])
 
     async def reauthenticate(self) -> "Context":
         """A fresh context with the stores that the viewer owns now. Raises Unauthenticated if the credentials were revoked."""
@@ -181,12 +190,18 @@ class Context:
         """An anonymous context with empty loaders."""
         return self.as_viewer(None)
 
-    def with_read_tracker(self, read_tracker: ReadTracker) -> "Context":
-        """An anonymous context whose reads are recorded as cache dependencies."""
-        replica = self.replica.with_recorder(read_tracker) if self.replica else None
+    def with_read_tracker(self, read_tracker: ReadTracker, replica: Database | None) -> "Context":
+        """An anonymous context whose reads, from the replica if there is one, are recorded as cache dependencies."""
+        recorded_replica = replica.with_recorder(read_tracker) if replica else None
         database = self.database.with_recorder(read_tracker)
         return Context(
-            database, self.vocabularies, self.vault, self.feed, self.media_config, replica=replica, read_tracker=read_tracker
+            database,
+            self.vocabularies,
+            self.vault,
+            self.feed,
+            self.media_config,
+            replica=recorded_replica,
+            read_tracker=read_tracker,
         )
 
     def require_outbound(self) -> OutboundServices:
@@ -208,7 +223,7 @@ class Context:
 
     def release(self) -> None:
         """Drop the loaders at the end of the operation: they refer back to the context, a cycle that delays freeing the rows."""
-        self._loaders.clear()
+        self.clear_loaders()
         self._load_tasks.clear()
 
     def _register_load(self) -> None:
@@ -221,6 +236,7 @@ class Context:
     def clear_loaders(self) -> None:
         """Drop cached rows, which are stale after a write."""
         self._loaders.clear()
+        self._loaded.clear()
 
     def require_viewer(self) -> Viewer:
         """The viewer. Raises Unauthenticated for anonymous requests."""
@@ -239,6 +255,17 @@ class Context:
         (value,) = await self.load_many(loader, (key,), *args, **kwargs)
         return value
 
+    def prime(
+        self,
+        load: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
+        key: K,
+        value: V,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Store the value of a key that was read with another statement: it is not loaded again."""
+        self._loaded.setdefault((load, args, tuple(kwargs.items())), {})[key] = value
+
     def load_many(
         self,
         load: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
@@ -250,7 +277,7 @@ class Context:
         loader_key = (load, args, tuple(kwargs.items()))
         data_loader = self._loaders.get(loader_key)
         if data_loader is None:
-            loaded: dict[K, V] = {}
+            loaded: dict[K, V] = self._loaded.setdefault(loader_key, {})
 
             async def load_batch(groups: list[tuple[K, ...]]) -> list[list[V]]:
                 self._register_load()
@@ -262,7 +289,7 @@ class Context:
 
             data_loader = self._loaders[loader_key] = DataLoader(load_fn=load_batch)
         # An error cancels sibling fields: that must not cancel a batch which other fields wait for as well.
-        return asyncio.shield(data_loader.load(tuple(keys)))
+        return share(data_loader.load(tuple(keys)))
 
 
 Info = strawberry.Info[Context, None]

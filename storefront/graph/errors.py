@@ -81,7 +81,7 @@ class AlreadyExistsError(UserError):
         return strawberry.ID(key) if key and node else None
 
 
-@strawberry.type(description="The object has changed since `expectedVersion`.")
+@strawberry.type(description="The object has changed since `expectedVersion`, and the changes could not be merged.")
 class StaleVersionError(UserError):
     current_version: int = strawberry.field(description="The current version of the object.")
     changed_fields: list[str] = strawberry.field(

@@ -1,6 +1,6 @@
 """Product images: the `Image` type, with resized URLs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.pagination import First
+from storefront.models.row_keys import RowKey
 from storefront.models.rows import ProductRow
 from storefront.queries.images import ProductImage, build_resized_address, parse_image_id, resolve_product_image
 
@@ -45,7 +46,7 @@ async def _build_urls(
     return [build_resized_address(image, width, height, suffix) for image in images]
 
 
-@strawberry.type(description="An image of a product. For images hosted elsewhere only the URL is known.")
+@strawberry.type(description="An image of a product. Of images hosted elsewhere only the URL and the alternative text are known.")
 class Image:
     id: strawberry.ID = strawberry.field(
         description="Opaque. Stable for an uploaded image, and for the URL of one hosted elsewhere."
@@ -68,27 +69,38 @@ class Image:
 async def load_gallery(products: Sequence[ProductRow], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
     """The first images of each product, loaded in one batch."""
     limit = arguments.check_row_count(first)
-    return await _load_images([(product.images[:limit], product.config_id) for product in products], info)
+    return await _load_images([(product.images[:limit], product.image_alts, product.config_id) for product in products], info)
 
 
 async def load_featured_images(products: Sequence[ProductRow], info: Info) -> Sequence[ProductImage | None]:
     """The first image of each product, or None."""
-    galleries = await _load_images([(product.images[:1], product.config_id) for product in products], info)
+    firsts = [(product.images[:1], product.image_alts, product.config_id) for product in products]
+    galleries = await _load_images(firsts, info)
     return [images[0] if images else None for images in galleries]
 
 
 async def load_variant_images(variants: Sequence[Row], info: Info) -> Sequence[ProductImage | None]:
     """The image of each variant, or None."""
-    addresses = [([variant.image] if variant.image else [], variant.config_id) for variant in variants]
-    return [images[0] if images else None for images in await _load_images(addresses, info)]
+    galleries = [
+        ([variant.image] if variant.image else [], {variant.image: variant.image_alt}, variant.config_id) for variant in variants
+    ]
+    return [images[0] if images else None for images in await _load_images(galleries, info)]
 
 
-async def _load_images(galleries: Sequence[tuple[Sequence[str], str]], info: Info) -> Sequence[Sequence[ProductImage]]:
-    """The images of galleries: URLs, and the id of the store that shows them."""
-    image_ids = [id_ for addresses, _ in galleries for address in addresses if (id_ := parse_image_id(address))]
-    keys = [*dict.fromkeys(image_ids)]
+async def _load_images(
+    galleries: Sequence[tuple[Sequence[str], Mapping[str, str | None], str]], info: Info
+) -> Sequence[Sequence[ProductImage]]:
+    """The images of galleries: URLs, alternative texts of external images, and the id of the store that shows them."""
+    image_keys = [
+        RowKey(config_id, id_)
+        for addresses, _, config_id in galleries
+        for address in addresses
+        if (id_ := parse_image_id(address))
+    ]
+    keys = [*dict.fromkeys(image_keys)]
     rows = await info.context.load_many(loaders.load_images, keys) if keys else []
-    images_by_id = dict(zip(keys, rows, strict=True))
+    images_by_key = dict(zip(keys, rows, strict=True))
     return [
-        [resolve_product_image(address, config_id, images_by_id) for address in addresses] for addresses, config_id in galleries
+        [resolve_product_image(address, config_id, images_by_key, alts.get(address)) for address in addresses]
+        for addresses, alts, config_id in galleries
     ]

@@ -13,6 +13,7 @@ from storefront.core.casing import to_camel_case
 from storefront.core.errors import Forbidden, InvalidInput
 from storefront.graph import arguments
 from storefront.graph.limits import MAX_FILTER_ITEMS, SEARCH_LIMITS, limits
+from storefront.models.categories import normalize_category
 from storefront.models.variant import MAX_ATTRIBUTES, fold_case
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, encode_attributes_filter
@@ -33,6 +34,23 @@ class ProductStatus(Enum):
     ACTIVE = strawberry.enum_value("active", description="Visible to shoppers, if the store is published.")
     INACTIVE = strawberry.enum_value("inactive", description="Hidden from shoppers.")
     ARCHIVED = strawberry.enum_value("archived", description="Hidden from shoppers, and no longer maintained.")
+
+
+@strawberry.enum(description="Status of a review.")
+class ReviewStatus(Enum):
+    PENDING = strawberry.enum_value(
+        "pending", description="Waits for approval. Visible to its author and the owner of the store."
+    )
+    PUBLISHED = strawberry.enum_value("published", description="Visible to everybody who can see the product.")
+    HIDDEN = strawberry.enum_value(
+        "hidden", description="Refused or taken back by the owner. Visible to its author and the owner of the store."
+    )
+
+
+@strawberry.enum(description="How new and edited reviews are published.")
+class ReviewPolicy(Enum):
+    PUBLISH = strawberry.enum_value("publish", description="At once.")
+    MODERATE = strawberry.enum_value("moderate", description="When the owner has approved them.")
 
 
 @strawberry.enum(description="Sort key of a product list. Ties are ordered by id.")
@@ -101,11 +119,20 @@ class AttributeFilterInput:
     values: list[str] = strawberry.field(description="Values, of which one is enough.", metadata=FILTER_ITEM_LIMITS)
 
 
-@strawberry.input(description="Limits a list of products. All given fields have to match; of a list, one value is enough.")
+@strawberry.input(
+    description="Limits a list of products. All given fields have to match; of a list, one value is enough, and an empty one is "
+    "no condition."
+)
 class ProductFilterInput:
     ids: list[strawberry.ID] | None = strawberry.field(default=None, description="IDs of products.", metadata=FILTER_ITEM_LIMITS)
     categories: list[str] | None = strawberry.field(
-        default=None, description="Values of `Product.category`.", metadata=FILTER_ITEM_LIMITS
+        default=None, description="Category paths. Categories below them are included.", metadata=FILTER_ITEM_LIMITS
+    )
+    vendors: list[str] | None = strawberry.field(
+        default=None, description="Values of `Product.vendor`.", metadata=FILTER_ITEM_LIMITS
+    )
+    product_types: list[str] | None = strawberry.field(
+        default=None, description="Values of `Product.productType`.", metadata=FILTER_ITEM_LIMITS
     )
     tags: list[str] | None = strawberry.field(default=None, description="Tags.", metadata=FILTER_ITEM_LIMITS)
     min_price: Decimal | None = strawberry.field(default=None, description="Lowest price of an available variant, inclusive.")
@@ -152,9 +179,15 @@ def build_selection(
 
 def _parse_filters(filter_: ProductFilterInput, field: str) -> Iterator[tuple[str, Any]]:
     for name, parse in _FILTER_PARSERS.items():
-        # An empty list of attributes is no filter; an empty list in any other filter matches no product.
-        if (value := getattr(filter_, name)) is not None and (name != "attributes" or value):
-            yield name, parse(value, f"{field}.{to_camel_case(name)}")
+        if (value := getattr(filter_, name)) is None:
+            continue
+        parsed = parse(value, f"{field}.{to_camel_case(name)}")
+        # An empty list is no condition, and an attribute without values neither.
+        if parsed not in ((), _NO_ATTRIBUTES):
+            yield name, parsed
+
+
+_NO_ATTRIBUTES = encode_attributes_filter(())
 
 
 def _pass_through(value: Any, _: str) -> Any:
@@ -169,6 +202,10 @@ def _parse_ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
     return tuple(arguments.check_id(id_, field) for id_ in arguments.check_texts(value, field))
 
 
+def _parse_categories(value: list[str], field: str) -> tuple[str, ...]:
+    return tuple(map(normalize_category, arguments.check_texts(value, field)))
+
+
 def _parse_attributes(value: list[AttributeFilterInput], field: str) -> str:
     return encode_attributes_filter(
         (arguments.check_text(attribute.name, f"{field}.{n}.name"), text)
@@ -178,7 +215,9 @@ def _parse_attributes(value: list[AttributeFilterInput], field: str) -> str:
 
 
 _FILTER_PARSERS: dict[str, Callable[[Any, str], Any]] = {
-    "categories": arguments.check_texts,
+    "categories": _parse_categories,
+    "vendors": arguments.check_texts,
+    "product_types": arguments.check_texts,
     "tags": arguments.check_texts,
     "min_price": _pass_through,
     "max_price": _pass_through,
@@ -225,7 +264,7 @@ class VariantInProductByInput:
 @strawberry.input(one_of=True, description="Identifies a product of a store by exactly one of these.")
 class ProductInConfigByInput:
     id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the product.")
-    handle: str | None = strawberry.field(default=strawberry.UNSET, description="Handle of the product.")
+    handle: str | None = strawberry.field(default=strawberry.UNSET, description="Current or former handle of the product.")
     sku: str | None = strawberry.field(default=strawberry.UNSET, description="SKU of a variant.")
 
 

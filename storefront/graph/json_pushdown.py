@@ -8,25 +8,30 @@ import orjson
 
 from storefront.core.db.database import Row
 from storefront.core.errors import RequestError
-from storefront.execution.lookahead import SelectedField, SelectionTree, get_child_selection, get_selection
+from storefront.execution.lookahead import SelectedField, SelectionTree, get_child_field, get_child_selection, get_selection
 from storefront.graph import arguments as checks
 from storefront.graph.context import Info
 from storefront.models import configs, products, reviews, users
+from storefront.models.variant import MAX_VARIANTS
 from storefront.queries.fields import VARIANT_COLUMN_NAMES, get_variant_count_column
 from storefront.queries.json_sql import (
     ColumnField,
     ConstantField,
+    CurrencyField,
     ForeignRowField,
     JsonDocument,
     JsonField,
     JsonFields,
     ObjectField,
+    OptionListField,
+    OptionValueListField,
     PriceRangeField,
     RatingCountsField,
     RelatedProductsField,
     ReviewCountField,
     ReviewListField,
     ReviewSummaryField,
+    SwatchField,
     VariantListField,
     WeightField,
     build_document,
@@ -35,6 +40,8 @@ from storefront.queries.projection import MAX_CACHED_STATEMENTS
 
 # The variants of a page, if their number is not given, and at most.
 DEFAULT_VARIANTS, MAX_VARIANTS_PER_PAGE = 5, 250
+# The values of an option.
+MAX_OPTION_VALUES = 100
 # The reviews of a product's page, if their number is not given.
 DEFAULT_REVIEWS = 3
 # Larger statements are not worth the memory of caching them.
@@ -55,6 +62,14 @@ def build_nodes_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
 def build_product_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
     """The document of a single product; None if pushdown does not support the selection."""
     return _get_cached_document(get_selection(info), is_owner)
+
+
+def find_handle_lookup(info: Info) -> tuple[str, JsonDocument] | None:
+    """For a store: the handle of the only product that is selected, and its document for shoppers; None without one."""
+    field = get_child_field(info, "product")
+    handle = getattr(dict(field.arguments).get("by"), "handle", None) if field else None
+    document = _get_cached_document(field.children, False) if field and isinstance(handle, str) else None
+    return (checks.check_text(handle, "by.handle"), document) if document and isinstance(handle, str) else None
 
 
 def wrap_json_row(row: Row) -> orjson.Fragment:
@@ -87,10 +102,12 @@ class _DocumentBuilder:
         self._field_builders: Mapping[tuple[str, str], Callable[[SelectedField], JsonField]] = {
             ("Product", "variants"): self._build_variants,
             ("Product", "reviews"): self._build_reviews,
+            ("Product", "currency"): lambda field: CurrencyField(field.response_name),
             ("Product", "price_range"): lambda field: PriceRangeField(
                 field.response_name, _build_leaf_fields(field, "PriceRange")
             ),
             ("Product", "review_summary"): _build_review_summary,
+            ("Product", "options"): _build_options,
             ("Product", "related"): self._build_related,
             ("Product", "config"): lambda field: ForeignRowField(
                 field.response_name, self.build_fields(field.children, "Config"), "config_id"
@@ -182,6 +199,34 @@ def _build_review_summary(field: SelectedField) -> JsonField:
             for child in field.children
         ),
     )
+
+
+def _build_options(field: SelectedField) -> JsonField:
+    if dict(field.arguments).get("selected"):
+        raise _Unsupported
+    return OptionListField(
+        field.response_name,
+        tuple(
+            _build_option_values(child) if child.name == "values" else _build_leaf_field(child, "ProductOption")
+            for child in field.children
+        ),
+    )
+
+
+def _build_option_values(field: SelectedField) -> OptionValueListField:
+    limit = checks.check_row_count(dict(field.arguments)["first"], max_rows=MAX_VARIANTS)
+    children = field.children
+    # Rows of variants and images are loaded. Each value is compared with all variants of the product.
+    is_loaded = any(child.name == "variant" or any(leaf.name == "image" for leaf in child.children) for child in children)
+    if is_loaded or limit > MAX_OPTION_VALUES:
+        raise _Unsupported
+    values = tuple(
+        SwatchField(child.response_name, _build_leaf_fields(child, "Swatch"))
+        if child.name == "swatch"
+        else _build_leaf_field(child, "ProductOptionValue")
+        for child in children
+    )
+    return OptionValueListField(field.response_name, values, limit)
 
 
 def _build_leaf_fields(field: SelectedField, type_name: str) -> tuple[ColumnField | ConstantField, ...]:

@@ -28,18 +28,21 @@ MAX_FILTER_ITEMS = 100
 MAX_CURSOR_CHARACTERS = 2_000
 
 
-def limits(items: int | None = None, characters: int | None = None) -> dict[str, Any]:
-    """The metadata of an input: the maximum number of list items, and of characters in each text."""
-    return {LIMIT_EXTENSION_KEY: InputLimit(items, characters)}
+def limits(items: int | None = None, characters: int | None = None, *, item_weight: int = 1) -> dict[str, Any]:
+    """The metadata of an input: the maximum number of list items, and of characters in each text.
+
+    `item_weight`: how many items each item of the list counts as, in the limit of all items of an operation.
+    """
+    return {LIMIT_EXTENSION_KEY: InputLimit(items, characters, item_weight=item_weight)}
 
 
-def row_limits(max_rows: int = arguments.MAX_ROWS) -> dict[str, Any]:
+def row_limits(max_rows: int = arguments.MAX_ROWS, *, min_rows: int = 1) -> dict[str, Any]:
     """The metadata of an input for the number of rows to return."""
-    return {LIMIT_EXTENSION_KEY: InputLimit(check=partial(_check_rows, max_rows))}
+    return {LIMIT_EXTENSION_KEY: InputLimit(check=partial(_check_rows, max_rows, min_rows))}
 
 
-def _check_rows(max_rows: int, field: str, number: int) -> None:
-    arguments.check_row_count(number, field, max_rows)
+def _check_rows(max_rows: int, min_rows: int, field: str, number: int) -> None:
+    arguments.check_row_count(number, field, max_rows, min_rows)
 
 
 def _check_rating(field: str, number: int) -> None:

@@ -1,22 +1,38 @@
 """Batch loaders of the data loaders: each returns one value per key, in the order of the keys."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from storefront.core.db.database import Row
 from storefront.graph.context import Context
-from storefront.models.rows import ConfigRow, DeliveryRow, ImageRow, JobRow, ProductRow, ReviewRow, UserRow, VariantRow
+from storefront.models.row_keys import RowKey
+from storefront.models.rows import (
+    ConfigRow,
+    DeliveryRow,
+    ImageRow,
+    JobRow,
+    ProductRow,
+    ReviewRow,
+    UserRow,
+    VariantRow,
+    WebhookRow,
+)
 from storefront.queries import (
     analytics,
+    categories,
     configs,
     facets,
     images,
     jobs,
     listing,
-    nodes,
     options,
     products,
+    purchases,
     related,
     reviews,
+    search_settings,
+    store_lookup,
     suggestions,
     unique_keys,
     users,
@@ -24,13 +40,19 @@ from storefront.queries import (
     webhooks,
 )
 from storefront.queries.analytics import EventCounts, EventFilter, SeriesPoint, Span
+from storefront.queries.categories import CategoryKey, CategoryTree, Names
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.options import OptionMatches
 from storefront.queries.projection import RequestedColumns
+from storefront.queries.purchases import ProductFigures, ProductPoint, RevenueSum
+from storefront.queries.store_lookup import Location
+from storefront.queries.suggestions import TitleMatches
 from storefront.queries.variants import AmbiguousSku
 from storefront.queries.visibility import Audience
+
+R = TypeVar("R")
 
 
 async def load_users(context: Context, keys: Sequence[str]) -> list[UserRow | None]:
@@ -43,14 +65,14 @@ async def load_configs(context: Context, keys: Sequence[str]) -> list[ConfigRow 
     return await configs.load_stores_by_ids(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def load_products(context: Context, keys: Sequence[str]) -> list[ProductRow | None]:
-    """Visible products by id."""
-    return await products.load_products_by_ids(context.read_database, keys, [*context.owned_store_ids])
+async def load_products(context: Context, keys: Sequence[RowKey]) -> list[ProductRow | None]:
+    """Visible products by key."""
+    return await products.load_products_by_keys(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def load_product_documents(context: Context, keys: Sequence[str], document: JsonDocument) -> list[Row | None]:
-    """Visible products by id, as JSON documents."""
-    return await products.load_products_by_ids(context.read_database, keys, [*context.owned_store_ids], document)
+async def load_product_documents(context: Context, keys: Sequence[RowKey], document: JsonDocument) -> list[Row | None]:
+    """Visible products by key, as JSON documents."""
+    return await products.load_products_by_keys(context.read_database, keys, [*context.owned_store_ids], document)
 
 
 async def load_config_positions(context: Context, keys: Sequence[str]) -> list[int]:
@@ -68,11 +90,9 @@ async def count_user_configs(context: Context, keys: Sequence[str]) -> list[int]
     return await configs.count_stores_of_users(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def load_config_products(context: Context, keys: Sequence[str], list_: Listing) -> list[ScopedPage]:
-    """A page of each store's products."""
-    return await context.vocabularies.load_pages(
-        context.read_database, [StoreScope(key) for key in keys], list_, context.corrections
-    )
+async def load_product_pages(context: Context, keys: Sequence[StoreScope], list_: Listing) -> list[ScopedPage]:
+    """A page of the products of each scope: stores, or categories."""
+    return await context.vocabularies.load_pages(context.read_database, keys, list_, context.corrections)
 
 
 async def count_config_products(context: Context, keys: Sequence[StoreScope], selection: Selection) -> list[int]:
@@ -85,9 +105,25 @@ async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet:
     return await facets.load_facet_values(context.read_database, facet, keys, selection)
 
 
+async def load_price_buckets(context: Context, keys: Sequence[StoreScope], selection: Selection, count: int) -> list[list[Row]]:
+    """At most so many price ranges of each scope."""
+    fractions = [number / count for number in range(1, count)]
+    return await facets.load_facet_values(context.read_database, "price_buckets", keys, selection, fractions=fractions)
+
+
+async def load_category_trees(context: Context, keys: Sequence[str], audience: Audience) -> list[CategoryTree]:
+    """The category tree of each store."""
+    return await categories.load_category_trees(context.read_database, keys, audience)
+
+
+async def load_category_details(context: Context, keys: Sequence[CategoryKey]) -> list[Row | None]:
+    """What owners have added to their categories."""
+    return await categories.load_category_details(context.read_database, keys)
+
+
 async def load_product_variants(
     context: Context,
-    keys: Sequence[str],
+    keys: Sequence[RowKey],
     window: Window,
     sort: str,
     available_only: bool,
@@ -100,13 +136,13 @@ async def load_product_variants(
 
 
 async def load_product_variant(
-    context: Context, keys: Sequence[str], lookup_name: str, value: str, is_owner: bool
+    context: Context, keys: Sequence[RowKey], lookup_name: str, value: str, is_owner: bool
 ) -> list[VariantRow | None]:
     """The variant of each product with this `id`, `sku` or these `attributes`."""
     return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, is_owner=is_owner)
 
 
-async def load_option_matches(context: Context, keys: Sequence[str], selected: str) -> list[OptionMatches]:
+async def load_option_matches(context: Context, keys: Sequence[RowKey], selected: str) -> list[OptionMatches]:
     """The option values of each product that offered variants have, given selected values (JSON) of other options."""
     return await options.load_option_matches(context.read_database, keys, selected)
 
@@ -116,19 +152,35 @@ async def load_config_variants(context: Context, keys: Sequence[str], sku: str, 
     return await variants.load_variants_by_sku(context.read_database, keys, sku, [*context.owned_store_ids], limit)
 
 
-async def load_variants(context: Context, keys: Sequence[str]) -> list[VariantRow | None]:
-    """Visible variants by id."""
+async def load_variants(context: Context, keys: Sequence[RowKey]) -> list[VariantRow | None]:
+    """Visible variants by key."""
     return await variants.load_visible_variants(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def load_reviews(context: Context, keys: Sequence[str]) -> list[ReviewRow | None]:
-    """Reviews of visible products by id."""
-    return await reviews.load_visible_reviews(context.read_database, keys, [*context.owned_store_ids])
+async def load_reviews(context: Context, keys: Sequence[RowKey]) -> list[ReviewRow | None]:
+    """Reviews by key: published ones of visible products, the viewer's own, and those in stores of the viewer."""
+    return await reviews.load_visible_reviews(context.read_database, keys, context.viewer_id, [*context.owned_store_ids])
 
 
-async def load_node_types(context: Context, keys: Sequence[str]) -> list[str | None]:
-    """The object type of each id, whether or not the object is visible."""
-    return await nodes.load_node_types(context.read_database, keys)
+async def load_viewer_reviews(context: Context, keys: Sequence[RowKey]) -> list[ReviewRow | None]:
+    """The viewer's review of each product, whatever its status; None for anonymous viewers."""
+    if context.viewer_id is None:
+        return [None] * len(keys)
+    return await reviews.load_reviews_by_user(context.read_database, keys, context.viewer_id)
+
+
+async def load_locations(context: Context, keys: Sequence[str]) -> list[Location | None]:
+    """The store and the object type of each id, whether or not the object is visible."""
+    locations = await store_lookup.locate_rows(context.read_database, keys)
+    return [locations.get(key) for key in keys]
+
+
+async def find_row_key(context: Context, id_: str) -> RowKey | None:
+    """The key of the row of a store with this id, whether or not it is visible."""
+    if (key := store_lookup.get_known_key(id_)) is None:
+        await context.load(load_locations, id_)
+        key = store_lookup.get_known_key(id_)
+    return key
 
 
 async def load_ids_by_unique_key(context: Context, keys: Sequence[tuple[str, ...]], constraint: str) -> list[str | None]:
@@ -144,33 +196,47 @@ async def load_config_product(
     return await products.load_product_of_stores(context.read_database, keys, lookup_name, value, owned, document)
 
 
-async def load_config_title_suggestions(
+async def load_config_title_matches(
     context: Context, keys: Sequence[StoreScope], selection: Selection, limit: int
-) -> list[list[str]]:
-    """Titles of each scope's products that match the words typed so far."""
-    return await suggestions.load_title_suggestions(context.read_database, keys, selection, limit)
+) -> list[TitleMatches]:
+    """The products and titles of each scope that match the words typed so far."""
+    return await suggestions.load_title_matches(context.read_database, keys, selection, limit)
+
+
+async def search_config_categories(
+    context: Context, keys: Sequence[StoreScope], selection: Selection, limit: int
+) -> list[list[Names]]:
+    """The names of the categories of each scope that match the words typed so far."""
+    return await categories.search_categories(context.read_database, keys, selection, limit)
 
 
 async def load_product_reviews(
-    context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns, rating: int | None
+    context: Context, keys: Sequence[RowKey], window: Window, columns: RequestedColumns, rating: int | None
 ) -> list[Page]:
     """A page of each product's reviews, of all or with this number of stars."""
     return await reviews.load_reviews_of_products(context.read_database, keys, window, columns, rating)
 
 
 async def load_config_reviews(
-    context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns, audience: Audience
+    context: Context,
+    keys: Sequence[str],
+    window: Window,
+    columns: RequestedColumns,
+    audience: Audience,
+    statuses: tuple[str, ...] | None,
 ) -> list[Page]:
-    """A page of the reviews of each store's visible products."""
-    return await reviews.load_reviews_of_stores(context.read_database, keys, window, columns, audience)
+    """A page of each store's reviews: the published ones of visible products, or for owners those with these statuses."""
+    return await reviews.load_reviews_of_stores(context.read_database, keys, window, columns, audience, statuses)
 
 
-async def count_config_reviews(context: Context, keys: Sequence[str], audience: Audience) -> list[int]:
-    """The number of reviews of each store's visible products."""
-    return await reviews.count_reviews_of_stores(context.read_database, keys, audience)
+async def count_config_reviews(
+    context: Context, keys: Sequence[str], audience: Audience, statuses: tuple[str, ...] | None
+) -> list[int]:
+    """The number of reviews in each of the lists of `load_config_reviews`."""
+    return await reviews.count_reviews_of_stores(context.read_database, keys, audience, statuses)
 
 
-async def load_related_products(context: Context, keys: Sequence[str], limit: int) -> list[list[ProductRow]]:
+async def load_related_products(context: Context, keys: Sequence[RowKey], limit: int) -> list[list[ProductRow]]:
     """The related products of each product."""
     return await related.load_related_products(context.read_database, keys, limit)
 
@@ -185,19 +251,29 @@ async def count_config_jobs(context: Context, keys: Sequence[str], kinds: Sequen
     return await jobs.count_jobs_of_stores(context.database, keys, kinds)
 
 
-async def load_job_issues(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
+async def load_job_issues(context: Context, keys: Sequence[RowKey], window: Window) -> list[Page]:
     """A page of each job's issues."""
     return await jobs.load_issues_of_jobs(context.database, keys, window)
 
 
-async def count_job_issues(context: Context, keys: Sequence[str]) -> list[int]:
+async def count_job_issues(context: Context, keys: Sequence[RowKey]) -> list[int]:
     """The number of stored issues of each job."""
     return await jobs.count_issues_of_jobs(context.database, keys)
 
 
-async def load_images(context: Context, keys: Sequence[str]) -> list[ImageRow | None]:
-    """Images by id."""
-    return await images.load_images_by_ids(context.read_database, keys)
+async def load_job_changes(context: Context, keys: Sequence[RowKey], window: Window) -> list[Page]:
+    """A page of what each job would change."""
+    return await jobs.load_changes_of_jobs(context.database, keys, window)
+
+
+async def count_job_changes(context: Context, keys: Sequence[RowKey]) -> list[int]:
+    """The number of stored changes of each job."""
+    return await jobs.count_changes_of_jobs(context.database, keys)
+
+
+async def load_images(context: Context, keys: Sequence[RowKey]) -> list[ImageRow | None]:
+    """Images by key."""
+    return await images.load_images_by_keys(context.read_database, keys)
 
 
 async def load_config_event_counts(context: Context, keys: Sequence[str], span: Span) -> list[EventCounts]:
@@ -217,6 +293,23 @@ async def load_config_top_products(context: Context, keys: Sequence[str], span: 
     return await analytics.load_top_products(context.read_database, keys, span, limit)
 
 
+async def load_config_revenue(context: Context, keys: Sequence[str], span: Span) -> list[list[RevenueSum]]:
+    """The revenue of each store by currency."""
+    return await purchases.load_revenue_of_stores(context.read_database, keys, span)
+
+
+async def load_product_figures(context: Context, keys: Sequence[RowKey], span: Span) -> list[ProductFigures]:
+    """The figures of each product."""
+    return await purchases.load_product_figures(context.read_database, keys, span)
+
+
+async def load_product_series(
+    context: Context, keys: Sequence[RowKey], span: Span, interval: str, zone: str
+) -> list[list[ProductPoint]]:
+    """The event counts of each product, per interval."""
+    return await purchases.load_product_series(context.read_database, keys, span, interval, zone)
+
+
 async def load_config_events(context: Context, keys: Sequence[str], event_filter: EventFilter, window: Window) -> list[Page]:
     """A page of each store's events."""
     return await analytics.load_events_of_stores(context.read_database, keys, event_filter, window)
@@ -232,19 +325,28 @@ async def load_config_sources(context: Context, keys: Sequence[str], span: Span)
     return await analytics.load_sources(context.read_database, keys, span)
 
 
-async def load_webhooks(context: Context, keys: Sequence[str]) -> list[Row | None]:
-    """Webhooks by id, of stores that the viewer owns."""
-    return await webhooks.load_webhooks_by_ids(context.read_database, keys, [*context.owned_store_ids])
+async def load_webhooks(context: Context, keys: Sequence[RowKey]) -> list[WebhookRow | None]:
+    """Webhooks by key, of stores that the viewer owns."""
+    return await _load_of_owned_stores(context, keys, partial(webhooks.load_webhooks_by_keys, context.read_database))
 
 
-async def load_deliveries(context: Context, keys: Sequence[str]) -> list[DeliveryRow | None]:
-    """Deliveries by id, of webhooks of stores that the viewer owns."""
-    return await webhooks.load_deliveries_by_ids(context.read_database, keys, [*context.owned_store_ids])
+async def load_deliveries(context: Context, keys: Sequence[RowKey]) -> list[DeliveryRow | None]:
+    """Deliveries by key, of webhooks of stores that the viewer owns."""
+    return await _load_of_owned_stores(context, keys, partial(webhooks.load_deliveries_by_keys, context.read_database))
 
 
-async def load_jobs(context: Context, keys: Sequence[str]) -> list[JobRow | None]:
-    """Jobs by id, of stores that the viewer owns."""
-    return await jobs.load_jobs_by_ids(context.database, keys, [*context.owned_store_ids])
+async def load_jobs(context: Context, keys: Sequence[RowKey]) -> list[JobRow | None]:
+    """Jobs by key, of stores that the viewer owns."""
+    return await _load_of_owned_stores(context, keys, partial(jobs.load_jobs_by_keys, context.database))
+
+
+async def _load_of_owned_stores(
+    context: Context, keys: Sequence[RowKey], load: Callable[[Sequence[RowKey]], Awaitable[Sequence[R | None]]]
+) -> list[R | None]:
+    """The rows of the keys; None for those of the stores of others, which are not read."""
+    owned_keys = [key for key in keys if key.config_id in context.owned_store_ids]
+    rows_by_key = dict(zip(owned_keys, await load(owned_keys), strict=True)) if owned_keys else {}
+    return [rows_by_key.get(key) for key in keys]
 
 
 async def load_config_webhooks(context: Context, keys: Sequence[str]) -> list[list[Row]]:
@@ -252,16 +354,21 @@ async def load_config_webhooks(context: Context, keys: Sequence[str]) -> list[li
     return await webhooks.load_webhooks_of_stores(context.read_database, keys)
 
 
-async def count_pending_deliveries(context: Context, keys: Sequence[str]) -> list[int]:
+async def load_config_synonyms(context: Context, keys: Sequence[str]) -> list[list[list[str]]]:
+    """The lists of synonyms of each store. The caller checks that the viewer owns the stores."""
+    return await search_settings.load_synonyms(context.read_database, keys)
+
+
+async def count_pending_deliveries(context: Context, keys: Sequence[RowKey]) -> list[int]:
     """The number of pending deliveries of each webhook."""
     return await webhooks.count_pending_deliveries(context.read_database, keys)
 
 
-async def load_webhook_deliveries(context: Context, keys: Sequence[str], window: Window, state: str | None) -> list[Page]:
+async def load_webhook_deliveries(context: Context, keys: Sequence[RowKey], window: Window, state: str | None) -> list[Page]:
     """A page of each webhook's deliveries."""
     return await webhooks.load_deliveries(context.read_database, keys, window, state)
 
 
-async def count_webhook_deliveries(context: Context, keys: Sequence[str], state: str | None) -> list[int]:
+async def count_webhook_deliveries(context: Context, keys: Sequence[RowKey], state: str | None) -> list[int]:
     """The number of deliveries of each webhook."""
     return await webhooks.count_deliveries(context.read_database, keys, state)

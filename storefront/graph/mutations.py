@@ -11,6 +11,7 @@ from graphql import GraphQLSchema, get_named_type
 from strawberry.types import get_object_definition
 
 from storefront.core.casing import to_camel_case
+from storefront.core.cooperative import count_input_steps, run_in_thread_if_long, yield_before_freeing
 from storefront.graph import arguments
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import ERROR_COSTS
@@ -22,6 +23,10 @@ from storefront.writes.transaction import IDEMPOTENCY_KEY_TTL_HOURS, Command, Mu
 P = TypeVar("P", bound="MutationPayload")
 
 EXPECTED_VERSION_DESCRIPTION = "Version that the change is based on; refused if there is a newer one. Omit to ignore the version."
+HANDLE_FORM_DESCRIPTION = (
+    "Stored in lower case as letters, digits and marks of any script, with hyphens in place of everything else: "
+    '"Blue Mug™" becomes "blue-mug".'
+)
 
 MAX_KEY_CHARACTERS = 255
 
@@ -55,10 +60,38 @@ class MutationInput(ClientMutationInput):
 
 @strawberry.input
 class ExistingRowInput:
-    """The row that a mutation updates or deletes."""
+    """The row that a mutation deletes."""
 
     id: strawberry.ID = strawberry.field(description="ID of the object.")
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+
+
+@strawberry.enum(description="What an update does when the object has changed since `expectedVersion`.")
+class ConflictPolicy(Enum):
+    REJECT = strawberry.enum_value("reject", description="Refuses the update with a `StaleVersionError`.")
+    MERGE_DISJOINT = strawberry.enum_value(
+        "merge_disjoint",
+        description="Applies the update if none of the fields it sets has changed since `expectedVersion`; refuses it otherwise.",
+    )
+
+
+@strawberry.input
+class VersionedUpdateInput:
+    """What an update is based on, and what it does when the row has changed since."""
+
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET, description="Version that the change is based on. Omit to overwrite any version."
+    )
+    on_conflict: ConflictPolicy = strawberry.field(
+        default=ConflictPolicy.REJECT, description="What to do if there is a newer version than `expectedVersion`."
+    )
+
+
+@strawberry.input
+class UpdatedRowInput(VersionedUpdateInput):
+    """The row that a mutation updates."""
+
+    id: strawberry.ID = strawberry.field(description="ID of the object.")
 
 
 @strawberry.interface(description="Fields that every mutation payload has.")
@@ -91,11 +124,12 @@ async def mutate(info: Info, input_: ClientMutationInput, command: Command) -> M
     viewer = info.context.require_viewer()
     type_: Any = type(input_)
     request_names = {name for name, python_name in _get_field_names(type_) or () if python_name in _REQUEST_ATTRIBUTES}
-    values = {name: value for name, value in to_dict(input_).items() if name not in request_names}
+    steps = count_input_steps(input_)
+    values = await run_in_thread_if_long(steps, to_dict, input_)
     request = MutationRequest(
         actor_id=viewer.id,
         operation=info.field_name,
-        input_values=values,
+        input_values={name: value for name, value in values.items() if name not in request_names},
         idempotency_key=_check_optional_text(getattr(input_, "idempotency_key", None), "input.idempotencyKey"),
         client_mutation_id=_check_optional_text(input_.client_mutation_id, "input.clientMutationId"),
         dry_run=getattr(input_, "dry_run", False),
@@ -104,6 +138,7 @@ async def mutate(info: Info, input_: ClientMutationInput, command: Command) -> M
     info.context.clear_loaders()
     for config_id in result.moved_store_ids:
         info.context.feed.wakeups.publish(config_id)
+    await yield_before_freeing(steps)
     return result
 
 

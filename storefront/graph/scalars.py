@@ -15,6 +15,8 @@ Position = NewType("Position", int)
 FileSize = NewType("FileSize", int)
 JSON = NewType("JSON", object)
 CurrencyCode = NewType("CurrencyCode", str)
+# Sanitised, as it is stored.
+HTML = NewType("HTML", str)
 
 # ASCII digits only: `\d` matches the digits of all scripts.
 _DECIMAL_PATTERN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
@@ -224,7 +226,8 @@ SCALARS: Mapping[object, ScalarDefinition] = {
     ),
     CurrencyCode: _define_scalar(
         "CurrencyCode",
-        'Three-letter ISO 4217 currency code, for example "EUR".',
+        'Three-letter ISO 4217 currency code, for example "EUR". Amounts in a currency have as many fraction digits as ISO 4217 '
+        'defines for it: "19.90" EUR, "1990" JPY.',
         'CurrencyCode must be an ISO 4217 code such as "EUR"',
         _parse_currency,
         "https://www.iso.org/iso-4217-currency-codes.html",
@@ -235,6 +238,13 @@ SCALARS: Mapping[object, ScalarDefinition] = {
         "FileSize must be an integer number of bytes such as 1048576",
         _parse_file_size,
         serialize=int,
+    ),
+    HTML: strawberry.scalar(
+        name="HTML",
+        description="A fragment of HTML that is safe to insert into a page: text, structure and links, and nothing that loads or "
+        "runs.",
+        specified_by_url="https://html.spec.whatwg.org/multipage/",
+        serialize=str,
     ),
     JSON: strawberry.scalar(
         name="JSON",

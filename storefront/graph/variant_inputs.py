@@ -60,3 +60,10 @@ class ProductVariantInput(VariantFieldsInput):
     taxable: bool = strawberry.field(default=True, description=TAXABLE_DESCRIPTION)
     requires_shipping: bool = strawberry.field(default=True, description=REQUIRES_SHIPPING_DESCRIPTION)
     is_available: bool = strawberry.field(default=True, description=IS_AVAILABLE_DESCRIPTION)
+
+
+@strawberry.input(description="A variant of a product: an existing one, or a new one, which needs a price.")
+class ProductVariantRowInput(VariantFieldsInput):
+    id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="ID of an existing variant. Found by SKU, or else attributes, if omitted."
+    )

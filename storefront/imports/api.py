@@ -11,8 +11,9 @@ from storefront.graph import arguments
 from storefront.graph.context import Context, Info
 from storefront.graph.types.jobs import Job
 from storefront.imports.jobs.queue import PROGRESS_POLL_INTERVAL_SECONDS, TERMINAL_STATUSES
-from storefront.models.rows import JobRow
+from storefront.models.rows import OwnedJobRow
 from storefront.queries import jobs
+from storefront.queries.store_lookup import find_row_key
 
 JobId = Annotated[strawberry.ID, strawberry.argument(description="ID of the job.")]
 
@@ -50,7 +51,7 @@ async def _watch_job(context: Context, job_id: str) -> AsyncGenerator[Any, None]
         row = await _reload_job(context, job_id, row)
 
 
-async def _reload_job(context: Context, job_id: str, fallback: JobRow) -> JobRow | None:
+async def _reload_job(context: Context, job_id: str, fallback: OwnedJobRow) -> OwnedJobRow | None:
     try:
         return await _load_job(context, job_id)
     except Forbidden:
@@ -60,10 +61,11 @@ async def _reload_job(context: Context, job_id: str, fallback: JobRow) -> JobRow
         return fallback
 
 
-async def _load_job(context: Context, job_id: str) -> JobRow | None:
+async def _load_job(context: Context, job_id: str) -> OwnedJobRow | None:
     """A job of the viewer, or None. Raises Forbidden for a job of another user's published store."""
     viewer = context.require_viewer()
-    row = await jobs.load_job(context.database, job_id)
+    key = await find_row_key(context.database, job_id)
+    row = await jobs.load_job(context.database, key) if key else None
     if row is None or row.status == "uploading":
         return None
     if row.owner_id == viewer.id:

@@ -7,16 +7,20 @@ from typing import Any, cast
 
 from sqlalchemy import bindparam, func, select, text
 
-from storefront.core.db.database import Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
+from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
 from storefront.core.errors import Forbidden
 from storefront.core.ids import new_id
 from storefront.core.net.shopify_client import is_shop_domain
 from storefront.core.storage.base import ObjectStorage, StorageError
+from storefront.imports.formats import parse_mapping
 from storefront.imports.jobs.handlers import SHOP_NOT_CONNECTED_MESSAGE
 from storefront.imports.jobs.queue import TERMINAL_STATUSES
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
 from storefront.models import configs, jobs
+from storefront.models.row_keys import bind_store, has_key
 from storefront.models.rows import ConfigRow, JobRow
+from storefront.queries.store_lookup import find_row_key
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store
 from storefront.writes.field_errors import (
@@ -40,15 +44,31 @@ MAX_QUEUED_JOBS = 10
 # Uploads of a store that have not been imported.
 MAX_PENDING_UPLOADS = 20
 
+MAX_MAPPED_COLUMNS = 100
+
+
+def _validate_mapping(mapping: Any) -> Any:
+    """The mapping as it is stored. Raises InvalidValueError."""
+    try:
+        return parse_mapping((entry["column"], entry["field"]) for entry in mapping)
+    except ValueError as error:
+        raise validation.InvalidValueError(str(error)) from None
+
+
 UPLOAD_RULES: validation.Rules = {"configId": validation.validate_id, "fileName": validation.text_rule(255), "size": accept_any}
 IMPORT_RULES: validation.Rules = {
     "configId": validation.validate_id,
     "source": accept_any,
     "uploadId": optional_rule(validation.validate_id),
     "dryRun": accept_any,
+    "deleteMissingVariants": accept_any,
+    "fetchImages": accept_any,
+    "decimalSeparator": accept_any,
+    "columnMapping": _validate_mapping,
+    "archiveEntry": optional_rule(validation.text_rule(1_024)),
     "maxRejectedRows": validation.integer_rule(0, MAX_REJECTED_ROWS_LIMIT),
 }
-EXPORT_RULES: validation.Rules = {"configId": validation.validate_id, "escapeFormulas": accept_any}
+EXPORT_RULES: validation.Rules = {"configId": validation.validate_id, "format": accept_any, "escapeFormulas": accept_any}
 JOB_RULES: validation.Rules = {"id": validation.validate_id}
 
 
@@ -73,6 +93,11 @@ async def import_products(
     await _check_capacity(unit, store.id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them")
     options = {
         "preview": clean.get("dryRun", False),
+        "deleteMissingVariants": clean.get("deleteMissingVariants", False),
+        "fetchImages": clean.get("fetchImages", True),
+        "decimalSeparator": clean.get("decimalSeparator", "auto"),
+        "archiveEntry": clean.get("archiveEntry"),
+        "columnMapping": clean.get("columnMapping", {}),
         "clientMutationId": client_mutation_id,
         "maxRejectedRows": clean.get("maxRejectedRows", DEFAULT_MAX_REJECTED_ROWS),
     }
@@ -83,7 +108,7 @@ async def import_products(
         raise MutationRejected(
             make_invalid_input_error(
                 ["uploadId"],
-                "is required for SHOPIFY_CSV: create an upload with createImportUpload first.",
+                "is required for files: create an upload with createImportUpload first.",
                 InvalidInputReason.REQUIRED,
             )
         )
@@ -92,7 +117,8 @@ async def import_products(
         raise MutationRejected(make_not_found_error("upload", clean["uploadId"], ["uploadId"]))
     await _check_upload(upload, objects)
     return await unit.fetch(
-        _queue_upload_statement(), {"id": upload.id, "options": convert_to_parameters(jobs, {"options": options})["options"]}
+        _queue_upload_statement(),
+        {"config_id": store.id, "id": upload.id, "options": convert_to_parameters(jobs, {"options": options})["options"]},
     )
 
 
@@ -101,7 +127,7 @@ async def export_products(unit: UnitOfWork, values: Values) -> Sequence[PendingR
     clean = validation.require_valid_fields(EXPORT_RULES, values)
     store = (await lock_own_store(unit, clean["configId"], ["configId"])).id
     await _check_capacity(unit, store, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them")
-    options = {"quoteFormulas": clean.get("escapeFormulas", True)}
+    options = {"quoteFormulas": clean.get("escapeFormulas", True), "format": clean.get("format", "shopify_csv")}
     return [_insert_job(unit, store, kind="export", source="catalogue", status="queued", options=options)]
 
 
@@ -115,7 +141,7 @@ async def cancel_job(unit: UnitOfWork, values: Values) -> Sequence[JobRow]:
                 ["id"], f"this {job.kind} is finished: it has {job.status.replace('cancelled', 'been cancelled')}."
             )
         )
-    return await unit.fetch(_cancel_job_statement(), {"id": job.id})
+    return await unit.fetch(_cancel_job_statement(), {"config_id": job.config_id, "id": job.id})
 
 
 async def retry_job(unit: UnitOfWork, values: Values) -> Sequence[JobRow]:
@@ -131,7 +157,7 @@ async def retry_job(unit: UnitOfWork, values: Values) -> Sequence[JobRow]:
     await _check_capacity(
         unit, job.config_id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them"
     )
-    return await unit.fetch(_retry_job_statement(), {"id": job.id})
+    return await unit.fetch(_retry_job_statement(), {"config_id": job.config_id, "id": job.id})
 
 
 # ------------------------------------------------------------------------------------------------ helpers
@@ -156,7 +182,7 @@ def _check_shop_connected(store: ConfigRow, upload_id: str | None) -> None:
         raise MutationRejected(
             make_invalid_input_error(
                 ["uploadId"],
-                "is only for SHOPIFY_CSV. Leave it out to import the connected shop.",
+                "is only for files. Leave it out to import the connected shop.",
                 InvalidInputReason.CONFLICTING,
             )
         )
@@ -197,7 +223,8 @@ async def _load_own_submitted_job(unit: UnitOfWork, id_: str) -> JobRow:
 
 async def _load_own_job(unit: UnitOfWork, id_: str, path: Sequence[str], noun: str) -> JobRow:
     """Load and lock a job or upload of the actor. Raises MutationRejected and Forbidden."""
-    for row in await unit.fetch(_own_job_statement(), {"id": id_, "actor_id": unit.actor_id}):
+    key = await find_row_key(unit.connection, id_)
+    for row in await unit.fetch(_own_job_statement(), {**key._asdict(), "actor_id": unit.actor_id}) if key else []:
         if row.mine:
             return row
         if row.is_published:
@@ -207,11 +234,10 @@ async def _load_own_job(unit: UnitOfWork, id_: str, path: Sequence[str], noun: s
 
 @cache
 def _own_job_statement() -> Statement:
-    joined = jobs.join(configs, configs.c.id == jobs.c.config_id)
+    joined = jobs.join(configs, configs.c.id == bind_store())
     is_own = (configs.c.user_id == bindparam("actor_id")).label("mine")
     selection = select(jobs, is_own, configs.c.is_published).select_from(joined)
-    query = selection.where(jobs.c.id == bindparam("id"))
-    return compile_statement(query.with_for_update(of=jobs, key_share=True))
+    return compile_statement(selection.where(has_key(jobs)).with_for_update(of=jobs, key_share=True))
 
 
 @cache
@@ -222,8 +248,12 @@ def _count_jobs_statement() -> Statement:
 
 @cache
 def _queue_upload_statement() -> Statement:
-    sql = "UPDATE jobs SET status = 'queued', options = :options, created_at = now(), not_before = now() WHERE id = :id"
-    return compile_statement(text(f"{sql} RETURNING *").bindparams(bindparam("id", type_=jobs.c.id.type), _options_parameter()))
+    sql = "UPDATE jobs SET status = 'queued', options = :options, created_at = now(), not_before = now()"
+    clause = text(f"{sql} WHERE config_id = :config_id AND id = :id RETURNING *")
+    return compile_statement(clause.bindparams(*_KEY_PARAMETERS, _options_parameter()))
+
+
+_KEY_PARAMETERS = [bindparam(column.name, type_=column.type) for column in jobs.primary_key]
 
 
 def _options_parameter() -> Any:
@@ -235,9 +265,9 @@ def _cancel_job_statement() -> Statement:
     sql = """
 UPDATE jobs SET is_cancelled = true, status = CASE status WHEN 'running' THEN status ELSE 'cancelled' END,
   finished_at = CASE status WHEN 'running' THEN NULL ELSE now() END
-WHERE id = :id RETURNING *
+WHERE config_id = :config_id AND id = :id RETURNING *
 """
-    return compile_statement(text(sql).bindparams(bindparam("id", type_=jobs.c.id.type)))
+    return compile_statement(text(sql).bindparams(*_KEY_PARAMETERS))
 
 
 @cache
@@ -245,21 +275,22 @@ def _retry_job_statement() -> Statement:
     sql = """
 UPDATE jobs SET status = 'queued', is_cancelled = false, attempts = 0, crashes = 0, error = NULL, finished_at = NULL,
   not_before = now(), checkpoint = checkpoint || jsonb_build_object('forgiven', rejected)
-WHERE id = :id RETURNING *
+WHERE config_id = :config_id AND id = :id RETURNING *
 """
-    return compile_statement(text(sql).bindparams(bindparam("id", type_=jobs.c.id.type)))
+    return compile_statement(text(sql).bindparams(*_KEY_PARAMETERS))
 
 
-async def sweep_jobs(database: Any, *, days: int) -> int:
+async def sweep_jobs(database: Database, *, days: int) -> int:
     """Delete jobs that finished so many days ago, and uploads that were not imported within a day; returns how many."""
-    return len(await database.fetch(_delete_old_jobs_statement(), {"days": days}))
+    return await run_sweep(database, _sweep_jobs(), {"days": days})
+
+
+# A job has up to thousands of issues, which are deleted with it.
+_MAX_SWEPT_JOBS = 50
 
 
 @cache
-def _delete_old_jobs_statement() -> Statement:
-    sql = """
-DELETE FROM jobs WHERE finished_at < now() - make_interval(days => :days)
-  OR (status = 'uploading' AND created_at < now() - interval '1 day')
-RETURNING 1 AS one
-"""
-    return compile_statement(text(sql).bindparams(bindparam("days", type_=jobs.c.attempts.type)))
+def _sweep_jobs() -> Sweep:
+    is_expired = """(finished_at < now() - make_interval(days => :days)
+      OR (status = 'uploading' AND created_at < now() - interval '1 day'))"""
+    return sweep_rows("jobs", is_expired, batch_rows=_MAX_SWEPT_JOBS)

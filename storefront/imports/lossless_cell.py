@@ -13,12 +13,14 @@ import orjson
 from pydantic_core import SchemaValidator, ValidationError, core_schema
 
 from storefront.core.casing import to_camel_case
+from storefront.core.currencies import MAX_FRACTION_DIGITS, MAX_INTEGER_DIGITS
 from storefront.imports.csv_columns import PRODUCT_FIELD_NAMES
 from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
 from storefront.models.writable_fields import (
     Amount,
     Boolean,
     Choice,
+    Html,
     Integer,
     ItemList,
     Slug,
@@ -29,12 +31,15 @@ from storefront.models.writable_fields import (
     Weight,
     WritableField,
 )
+from storefront.writes.validation import InvalidValueError, validate_url
 
 # The name of the column in files whose formulas are quoted (against CSV injection), and in files where they are not.
 QUOTED_COLUMN, UNQUOTED_COLUMN = "Storefront", "Storefront (formulas as they are)"
 # Prefixes of formulas in common spreadsheets; an apostrophe before a cell marks it as text.
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 APOSTROPHE = "'"
+
+_AMOUNT_PATTERN = rf"^[0-9]{{1,{MAX_INTEGER_DIGITS}}}(\.[0-9]{{1,{MAX_FRACTION_DIGITS}}})?$"
 
 # Validation errors of one cell beyond which they are only counted.
 MAX_LISTED_ERRORS = 100
@@ -65,18 +70,27 @@ def _reject_nul(text: str) -> str:
     return text
 
 
-def _build_text_schema(max_characters: int, min_characters: int = 0) -> core_schema.CoreSchema:
+def _check_url(text: str) -> str:
+    try:
+        return validate_url(text)
+    except InvalidValueError as error:
+        raise ValueError(str(error)) from None
+
+
+def build_text_schema(max_characters: int, min_characters: int = 0) -> core_schema.CoreSchema:
     text = core_schema.str_schema(max_length=max_characters, min_length=min_characters)
     return core_schema.no_info_after_validator_function(_reject_nul, text)
 
 
 def _build_schema(value_type: ValueType) -> core_schema.CoreSchema:
-    """The limits of a declaration. Formats of texts are not validated: other columns of files are not, either."""
+    """The limits of a declaration. Formats of other texts than URLs are not validated: those of other columns are not, either."""
     match value_type:
-        case Text() | Slug() | Url():
-            return _build_text_schema(value_type.max_characters)
+        case Text() | Html() | Slug():
+            return build_text_schema(value_type.max_characters)
+        case Url():
+            return core_schema.no_info_after_validator_function(_check_url, build_text_schema(value_type.max_characters))
         case Amount():
-            amount = core_schema.str_schema(pattern=r"^[0-9]{1,8}\.[0-9]{2}$")
+            amount = core_schema.str_schema(pattern=_AMOUNT_PATTERN)
             return core_schema.no_info_after_validator_function(Decimal, amount)
         case Integer():
             return core_schema.int_schema(ge=value_type.minimum, le=value_type.maximum)
@@ -103,11 +117,12 @@ def _build_field_schema(field: WritableField) -> core_schema.CoreSchema:
     if field.is_nullable:
         return core_schema.nullable_schema(_build_schema(field.value_type))
     if isinstance(field.value_type, Text):
-        return _build_text_schema(field.value_type.max_characters, field.value_type.min_characters)
+        return build_text_schema(field.value_type.max_characters, field.value_type.min_characters)
     return _build_schema(field.value_type)
 
 
-def _build_fields_schema(fields: Iterable[WritableField], ignored_names: Iterable[str]) -> core_schema.CoreSchema:
+def build_fields_schema(fields: Iterable[WritableField], ignored_names: Iterable[str]) -> core_schema.CoreSchema:
+    """A dict of some of the fields by their names in GraphQL, as they are stored; None is allowed."""
     members = {
         field.name: core_schema.typed_dict_field(_build_field_schema(field), required=False, validation_alias=field.graphql_name)
         for field in fields
@@ -130,7 +145,7 @@ _CELL_FIELDS: dict[str, tuple[Iterable[WritableField], Iterable[str]]] = {
 _CELL_VALIDATOR = SchemaValidator(
     core_schema.typed_dict_schema(
         {
-            name: core_schema.typed_dict_field(_build_fields_schema(fields, ignored_names), required=False)
+            name: core_schema.typed_dict_field(build_fields_schema(fields, ignored_names), required=False)
             for name, (fields, ignored_names) in _CELL_FIELDS.items()
         },
         extra_behavior="forbid",
@@ -152,11 +167,12 @@ def parse_cell(cell: str) -> LosslessCell:
 
 def render_cell(product: Mapping[str, Any], variant: Mapping[str, Any] | None) -> str:
     """Render the cell; empty if there are no fields."""
-    content = ({"product": _to_json_fields(product)} if product else {}) | (
-        {"variant": _to_json_fields(variant)} if variant is not None else {}
+    content = ({"product": to_json_fields(product)} if product else {}) | (
+        {"variant": to_json_fields(variant)} if variant is not None else {}
     )
     return orjson.dumps(content).decode() if content else ""
 
 
-def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields by their names in GraphQL, with amounts as text."""
     return {to_camel_case(name): str(value) if isinstance(value, Decimal) else value for name, value in fields.items()}

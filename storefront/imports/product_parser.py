@@ -1,166 +1,260 @@
-"""Parser that validates CSV records and groups them into products. Independent of files and of the database."""
+"""Parser that validates CSV records and groups them into products. Independent of files and of the database.
+
+A product states what its rows have cells for. An empty cell clears a value that may be empty, and states nothing of one that may
+not: title, status, price, quantity, policy and the like. What is not stated is looked up in the store later (`matching.py`).
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 
+from storefront.core.currencies import AMOUNT_LIMIT, MAX_FRACTION_DIGITS, MAX_INTEGER_DIGITS
+from storefront.core.handles import normalize_handle
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import (
+    BOOLEAN_BY_CELL,
+    COLUMNS_BY_FIELD,
     DEFAULT_MAX_CELL_LENGTH,
     GRAMS_BY_WEIGHT_UNIT,
+    IDENTIFYING_VARIANT_COLUMNS,
     INVENTORY_POLICY_BY_CELL,
     MAX_CELL_LENGTHS,
+    MAX_HANDLE_CHARACTERS,
     OPTION_NUMBERS,
+    PRODUCT_FIELD_NAMES,
     PRODUCT_TEXT_COLUMNS,
-    STATUS_BY_PUBLISHED_CELL,
     STATUS_BY_STATUS_CELL,
     SURPLUS_OPTION_COLUMNS,
-    TRUE_BY_CELL,
+    VARIANT_COLUMNS,
     VARIANT_TEXT_COLUMNS,
     WEIGHT_UNIT_BY_CELL,
     CsvRecord,
     InvalidRowError,
-    SourceLayout,
     describe_unstorable_character,
 )
-from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
-from storefront.models.product import MAX_IMAGES, MAX_TAG_CHARACTERS, MAX_TAGS
+from storefront.imports.row_types import NO_FIELDS, Checkpoint, ProductRow, RowError, SourceLayout, VariantRow
+from storefront.models.product import DESCRIPTION_CSV_COLUMN, MAX_IMAGES, MAX_TAG_CHARACTERS, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes, fold_case
 from storefront.models.writable_fields import MAX_INT32
+from storefront.writes.validation import InvalidValueError, validate_url
 
 T = TypeVar("T")
 
 EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
 
-_HANDLE_PATTERN = re.compile(r"(?=.*[^\W_])[\w-]+")
 _AMOUNT_PATTERN = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
 _GRAMS_PATTERN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?", re.ASCII)
 MAX_WEIGHT = Decimal("10000000.000")
 _QUANTITY_PATTERN = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
+# Between the URLs of a list. URLs may contain commas.
+_URL_SEPARATOR = re.compile(r"\s*[\s,;|]\s*(?=https?://)", re.IGNORECASE)
 # Names of fields with their columns.
 _PRODUCT_TEXTS, _VARIANT_TEXTS = (
     [(name, column.lower()) for name, column in columns.items()] for columns in (PRODUCT_TEXT_COLUMNS, VARIANT_TEXT_COLUMNS)
 )
 _UNPOSITIONED_RANK, _VARIANT_IMAGE_RANK = (1, 0), (2, 0)
+# What a row of options names if its product has none.
+_NO_OPTION_NAME, _NO_OPTION_VALUE = "title", "default title"
+
+# What identifies a variant among the rows of its product.
+VariantKey = frozenset[tuple[str, str]] | str
 
 
 @dataclass(slots=True)
 class _ProductDraft:
     handle: str
     first_record: CsvRecord
+    layout: SourceLayout
     tags: list[str]
     status: str
+    gift_card: bool
     option_names: list[str]
+    unstated_fields: set[str]
     row_count: int = 0
     is_complete: bool = True
-    variants: dict[frozenset[tuple[str, str]], VariantRow] = field(default_factory=dict)
+    variants: dict[VariantKey, VariantRow] = field(default_factory=dict)
     image_ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    image_alts: dict[str, str] = field(default_factory=dict)
+    has_images: bool = False
     lossless_fields: Mapping[str, Any] = field(default_factory=dict)
 
     def add_record(self, record: CsvRecord) -> None:
         """Add a record. Validation comes first: a rejected row changes nothing. Raises InvalidRowError."""
-        attributes, lossless_cell = self._parse_attributes(record), _parse_lossless_cell(record)
-        variant = (
-            _build_variant(record, attributes) if attributes or record["variant price"] or record is self.first_record else None
-        )
+        lossless_cell = _parse_lossless_cell(record)
+        variant = self._parse_variant(record, lossless_cell.variant)
+        if variant is None and (column := next((name for name, cell in record.kept_cells.items() if cell), None)):
+            raise InvalidRowError(column, "is of no variant: move the cell to the row of one")
         ranks = self._parse_images(record)
         if variant:
-            self._add_variant(variant, lossless_cell.variant)
+            self._add_variant(variant)
         if lossless_cell.product and record is self.first_record:
             self.lossless_fields = lossless_cell.product
+        if alt := record["image alt text"]:
+            self.image_alts |= {url: alt for url, rank in ranks.items() if rank is not _VARIANT_IMAGE_RANK}
         for url, rank in ranks.items():
             self.image_ranks[url] = min(rank, self.image_ranks.get(url, rank))
+            self.has_images |= rank is not _VARIANT_IMAGE_RANK
         self.row_count += 1
 
-    def _parse_attributes(self, record: CsvRecord) -> dict[str, str]:
-        if not self.option_names and record["option1 value"].lower() == "default title":
-            return {}
-        values = [self._parse_option_value(record, number) for number in OPTION_NUMBERS]
-        return dict(zip(self.option_names, values, strict=False)) if any(values) or record["variant price"] else {}
-
-    def _parse_option_value(self, record: CsvRecord, number: int) -> str:
-        name = self.option_names[number - 1] if number <= len(self.option_names) else ""
-        value, repeated_name = record[f"option{number} value"], record[f"option{number} name"]
-        if value and not name:
-            raise InvalidRowError(
-                f"option{number} value", f"{_quote_cell(value)} needs a name for option {number} on line {self.first_record.line}"
+    def _parse_variant(self, record: CsvRecord, lossless_fields: Mapping[str, Any] | None) -> VariantRow | None:
+        """The variant of the record; None if it has only a further image."""
+        if not record.has_variant:
+            return None
+        cells = record.cells
+        is_first, has_cells = record is self.first_record, any(column in cells for column in VARIANT_COLUMNS)
+        if not is_first and not has_cells:
+            return None
+        attributes, unnamed_options = self._parse_options(record)
+        has_options = attributes is not None or bool(unnamed_options)
+        is_identified = has_options or lossless_fields is not None
+        if not (is_first or is_identified or any(column in cells for column in IDENTIFYING_VARIANT_COLUMNS)):
+            if "image src" in cells:
+                return None
+            raise InvalidRowError("", "names no variant: fill in its options or its SKU")
+        stated_fields = self.layout.present_fields if has_cells else NO_FIELDS
+        variant = _build_variant(
+            record, self.layout, stated_fields, attributes or {}, has_options=has_options, unnamed_options=unnamed_options
+        )
+        if lossless_fields:
+            variant = replace(
+                variant,
+                **lossless_fields,
+                stated_fields=variant.stated_fields | lossless_fields.keys(),
+                unnamed_options={} if "attributes" in lossless_fields else variant.unnamed_options,
             )
+            variant = _drop_low_compare_at_price(variant)
+        return variant
+
+    def _parse_options(self, record: CsvRecord) -> tuple[dict[str, str] | None, dict[int, str]]:
+        """The options of the record, None if it states none, and the values of options without a name."""
+        values = [record[f"option{number} value"] for number in OPTION_NUMBERS]
+        if not any(values):
+            if any(self.option_names) and record["variant price"] and not record["variant sku"]:
+                self._raise_missing_value(1)
+            return None, {}
+        if not any(self.option_names) and values[0].lower() == _NO_OPTION_VALUE and not any(values[1:]):
+            return {}, {}
+        attributes, unnamed_options = dict[str, str](), dict[int, str]()
+        for number, value in enumerate(values, 1):
+            name = self._get_option_name(record, number)
+            if value and name:
+                attributes[name] = value
+            elif value:
+                unnamed_options[number] = value
+            elif name:
+                self._raise_missing_value(number)
+        return attributes, unnamed_options
+
+    def _raise_missing_value(self, number: int) -> None:
+        name = _quote_cell(self.option_names[number - 1])
+        raise InvalidRowError(f"option{number} value", f"is missing, every variant needs a value for {name}")
+
+    def _get_option_name(self, record: CsvRecord, number: int) -> str:
+        name, repeated_name = self.option_names[number - 1], record[f"option{number} name"]
+        if not self.first_record.has_variant:
+            return repeated_name
         if repeated_name and repeated_name != name and record is not self.first_record:
             raise InvalidRowError(
                 f"option{number} name",
                 f"{_quote_cell(repeated_name)} is not the name on line {self.first_record.line}: leave it empty",
             )
-        if name and not value and record["variant price"]:
-            raise InvalidRowError(f"option{number} value", f"is missing, every variant needs a value for {_quote_cell(name)}")
-        return value
+        return name
 
-    def _add_variant(self, variant: VariantRow, lossless_variant: Mapping[str, Any] | None) -> None:
-        if lossless_variant:
-            variant = _drop_low_compare_at_price(replace(variant, **lossless_variant))
-        variant_key = fold_attributes(variant.attributes)
-        if duplicate := self.variants.get(variant_key):
-            raise InvalidRowError(
-                "option1 value", f"{_quote_cell(variant.name)} is already on line {duplicate.line}: change or remove one"
-            )
+    def _add_variant(self, variant: VariantRow) -> None:
+        key, column = _build_variant_key(variant)
+        if duplicate := self.variants.get(key):
+            text = key if isinstance(key, str) else variant.name
+            raise InvalidRowError(column, f"{_quote_cell(text)} is already on line {duplicate.line}: change or remove one")
         if len(self.variants) == MAX_VARIANTS:
             raise InvalidRowError(
                 "option1 value", f"a product may have {MAX_VARIANTS} variants, this is number {MAX_VARIANTS + 1}: split it"
             )
-        self.variants[variant_key] = variant
+        self.variants[key] = variant
 
     def _parse_images(self, record: CsvRecord) -> dict[str, tuple[int, int]]:
+        image_cell, variant_image = record["image src"], record["variant image"]
+        if record["image alt text"] and not image_cell:
+            raise InvalidRowError("image alt text", "is of no image: fill in its URL, or empty the cell")
+        if not image_cell and not variant_image:
+            return {}
         position = record["image position"]
         rank = (0, int(position)) if position.isdecimal() and len(position) < 10 else _UNPOSITIONED_RANK
-        image_url, variant_image_url = record["image src"], record["variant image"]
-        ranks = {variant_image_url: _VARIANT_IMAGE_RANK, image_url: rank}
-        ranks.pop("", None)
+        ranks = {variant_image: _VARIANT_IMAGE_RANK} if variant_image else {}
+        ranks |= dict.fromkeys(_parse_urls(image_cell), rank)
         if (count := len(self.image_ranks.keys() | ranks.keys())) > MAX_IMAGES:
             raise InvalidRowError("image src", f"a product may have {MAX_IMAGES} images, this is number {count}: remove some")
         return ranks
 
-    def build_product(self, present_fields: frozenset[str]) -> ProductRow:
+    def build_product(self) -> ProductRow:
         variants, first_record = list(self.variants.values()), self.first_record
+        # Whether the product counts its stock follows from its variants.
+        unstated_fields = {*self.unstated_fields, "track_inventory"}
+        # A product without an image in the file keeps those that it has, unless the file is an export of all that it has.
+        if not self.has_images and "storefront" not in self.layout.spellings:
+            unstated_fields |= {"images", "image_alts"}
         row = ProductRow(
             handle=self.handle,
             line=first_record.line,
             row_count=self.row_count,
             is_complete=self.is_complete,
-            present_fields=present_fields,
             images=sorted(self.image_ranks, key=self.image_ranks.__getitem__),
-            category=first_record["type"] or first_record["product category"].rpartition(">")[2].strip() or None,
+            image_alts=self.image_alts,
+            description=None,
+            description_html=None,
+            raw_html=first_record[DESCRIPTION_CSV_COLUMN.lower()] or None,
             tags=self.tags,
             track_inventory=any(variant.inventory is not None for variant in variants),
+            gift_card=self.gift_card,
             status=self.status,
             **_parse_texts(first_record, _PRODUCT_TEXTS),
             variants=variants,
+            stated_fields=self.layout.present_fields - unstated_fields,
+            layout=self.layout,
         )
-        return replace(row, **self.lossless_fields) if self.lossless_fields else row
+        if self.lossless_fields:
+            lossless_fields = {**self.lossless_fields}
+            raw_html = lossless_fields.pop("description_html", row.raw_html)
+            stated_fields = row.stated_fields | self.lossless_fields.keys()
+            row = replace(row, **lossless_fields, raw_html=raw_html, stated_fields=stated_fields)
+        return row
+
+
+def _build_variant_key(variant: VariantRow) -> tuple[VariantKey, str]:
+    """What identifies the variant among the rows of its product, and the column of it."""
+    if "attributes" in variant.stated_fields or not variant.sku:
+        options = {**variant.attributes, **{str(number): value for number, value in variant.unnamed_options.items()}}
+        return fold_attributes(options), "option1 value"
+    return variant.sku, "variant sku"
 
 
 class ProductParser:
     """Groups adjacent rows of one handle into a product.
 
-    `remember_handles`: reject a second group of rows with the same handle, which would overwrite the first. Without it the
-    consumer of the products has to detect these.
+    `remember_handles`: reject a second group of rows with the same handle, which would overwrite the first, and a second row
+    with the same SKU where there are no handles. Without it the consumer of the products has to detect these.
     """
 
     def __init__(self, layout: SourceLayout, *, remember_handles: bool = True) -> None:
-        self._layout, self._present_fields, self._remember_handles = layout, layout.present_fields, remember_handles
+        self._layout, self._remember_handles = layout, remember_handles
+        self._identifies_by_sku = "handle" not in layout.spellings
         self._line_by_handle: dict[str, int] = {}
-        self._current_handle = ""
+        # The current handle as the source has it, apart from case and spaces.
+        self._current_spelling = ""
         self._is_repeated_handle = False
         self._draft: _ProductDraft | None = None
 
     def add_row(self, row: CsvRecord | RowError) -> Iterator[ProductRow | RowError | Checkpoint]:
         """Add a row. Yields the product that it completes, a checkpoint, and the error if the row is rejected."""
-        handle = "" if isinstance(row, RowError) else "-".join(row["handle"].lower().split())
+        spelling = "" if isinstance(row, RowError) else "-".join(row["handle"].lower().split())
+        handle = _normalize_cell(spelling)
         # A row with an invalid handle may belong to the current product, so it does not end it.
-        if isinstance(row, CsvRecord) and handle != self._current_handle and _HANDLE_PATTERN.fullmatch(handle):
+        if isinstance(row, CsvRecord) and self._begins_product(row, spelling, handle):
             yield from self.finish()
             yield Checkpoint({"offset": row.start_offset, "line": row.line, "rows": row.preceding_rows}, row.start_offset)
-            self._current_handle, self._is_repeated_handle = handle, handle in self._line_by_handle
+            self._current_spelling, self._is_repeated_handle = spelling, handle in self._line_by_handle
             if not self._remember_handles:
                 self._line_by_handle.clear()
         if row_error := row if isinstance(row, RowError) else self._try_add_record(row, handle):
@@ -168,10 +262,22 @@ class ProductParser:
                 self._draft.is_complete = False
             yield row_error
 
+    def _begins_product(self, record: CsvRecord, spelling: str, handle: str) -> bool:
+        """Whether a record begins a product. Without a column of handles each record is one variant, found by its SKU.
+
+        Two spellings of one handle are two products of the source.
+        """
+        if self._is_identified_by_sku(record):
+            return bool(record["variant sku"])
+        return spelling != self._current_spelling and bool(handle)
+
+    def _is_identified_by_sku(self, record: CsvRecord) -> bool:
+        return self._identifies_by_sku or (self._layout.makes_handles and not record["handle"] and bool(record["variant sku"]))
+
     def finish(self) -> Iterator[ProductRow]:
         """Yield the last product, if there is one."""
         if self._draft:
-            yield self._draft.build_product(self._present_fields)
+            yield self._draft.build_product()
         self._draft = None
 
     def _try_add_record(self, record: CsvRecord, handle: str) -> RowError | None:
@@ -182,9 +288,18 @@ class ProductParser:
         return None
 
     def _add_record(self, record: CsvRecord, handle: str) -> None:
-        if not _HANDLE_PATTERN.fullmatch(handle):
-            problem = f"{_quote_cell(handle)} may have only letters, digits, hyphens and underscores" if handle else "is missing"
+        if self._is_identified_by_sku(record):
+            handle = record["variant sku"]
+            if not handle:
+                raise InvalidRowError("variant sku", "is missing: give every row the SKU of its variant")
+            if line := self._line_by_handle.get(handle):
+                raise InvalidRowError("variant sku", f"{_quote_cell(handle)} is already on line {line}: change or remove one")
+        elif not handle:
+            problem = f"{_quote_cell(record['handle'])} has no letter or digit" if record["handle"] else "is missing"
             raise InvalidRowError("handle", f"{problem}: give every row the handle of its product")
+        elif len(handle) > MAX_HANDLE_CHARACTERS:
+            problem = f"has {len(handle):,} characters, at most {MAX_HANDLE_CHARACTERS} are allowed: shorten it"
+            raise InvalidRowError("handle", problem)
         if self._draft:
             _check_record(record)
             self._draft.add_record(record)
@@ -200,11 +315,39 @@ class ProductParser:
     def _begin_product(self, record: CsvRecord, handle: str) -> None:
         self._line_by_handle[handle] = record.line
         _check_record(record)
-        if not record["title"]:
-            raise InvalidRowError("title", "is missing on the first row of the product: fill it in")
-        draft = _ProductDraft(handle, record, _parse_tags(record), _parse_status(record), _parse_option_names(record))
+        status, unstated_fields = _parse_status(record)
+        gift_card = _parse_boolean(record, "gift card")
+        unstated_fields |= {name for name, value in (("title", record["title"]), ("gift_card", gift_card)) if value in (None, "")}
+        # The row of a variant has no cells of its product.
+        is_identified_by_sku = self._is_identified_by_sku(record)
+        if is_identified_by_sku or (not record["title"] and "title" in self._layout.spellings):
+            unstated_fields.update(_list_empty_fields(record))
+        draft = _ProductDraft(
+            "" if is_identified_by_sku else handle,
+            record,
+            self._layout,
+            _parse_tags(record),
+            status,
+            gift_card is True,
+            _parse_option_names(record),
+            unstated_fields,
+        )
         draft.add_record(record)
         self._draft = draft
+
+
+# The rows of a product follow each other.
+@lru_cache(8)
+def _normalize_cell(cell: str) -> str:
+    # A longer cell is rejected as it is.
+    return normalize_handle(cell) if len(cell) <= MAX_CELL_LENGTHS["handle"] else cell
+
+
+def _list_empty_fields(record: CsvRecord) -> Iterator[str]:
+    """The fields of products that a record has no cell for."""
+    for name in PRODUCT_FIELD_NAMES:
+        if not any(column in record.cells for column in COLUMNS_BY_FIELD[name]):
+            yield name
 
 
 def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
@@ -218,7 +361,7 @@ def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
 
 def _drop_low_compare_at_price(variant: VariantRow) -> VariantRow:
     """The price cell may have been edited in a file whose lossless cell has the compare-at price."""
-    is_low = variant.compare_at_price is not None and variant.compare_at_price < variant.price
+    is_low = variant.compare_at_price is not None and variant.price is not None and variant.compare_at_price < variant.price
     return replace(variant, compare_at_price=None) if is_low else variant
 
 
@@ -228,6 +371,8 @@ def _check_record(record: CsvRecord) -> None:
     for column in record.cells.keys() & SURPLUS_OPTION_COLUMNS:
         if record[column]:
             raise InvalidRowError(column, f"a product may have {len(OPTION_NUMBERS)} options: leave this one out")
+    for column, problem in record.invalid_cells.items():
+        raise InvalidRowError(column, problem)
     for column, cell in record.cells.items():
         _check_cell(column, cell)
 
@@ -251,54 +396,124 @@ def _parse_tags(record: CsvRecord) -> list[str]:
     return tags
 
 
-def _parse_status(record: CsvRecord) -> str:
-    if record["status"]:
-        return _parse_choice(record, "status", STATUS_BY_STATUS_CELL)
-    return _parse_choice(record, "published", STATUS_BY_PUBLISHED_CELL)
+def _parse_status(record: CsvRecord) -> tuple[str, set[str]]:
+    """The status, and the fields that the record does not state. What is not published is not shown, whatever its status."""
+    status, is_published = _parse_choice(record, "status", STATUS_BY_STATUS_CELL), _parse_boolean(record, "published")
+    unstated_fields: set[str] = set() if status else {"status_cell"}
+    if status is None and is_published is None:
+        unstated_fields.add("status")
+    if is_published is False and status != "archived":
+        return "inactive", unstated_fields
+    return status or "active", unstated_fields
 
 
-def _parse_choice(record: CsvRecord, column: str, values: Mapping[str, T]) -> T:
-    """The value of a cell that has one of a few texts, in any case."""
-    if (value := values.get(record[column].lower())) is None:
-        raise InvalidRowError(
-            column, f"{_quote_cell(record[column])} is none of {', '.join(filter(None, values))}: use one of them"
-        )
+def _parse_choice(record: CsvRecord, column: str, values: Mapping[str, T]) -> T | None:
+    """The value of a cell that has one of a few texts, in any case; None if it is empty."""
+    if not (cell := record[column]):
+        return None
+    if (value := values.get(cell.lower())) is None:
+        raise InvalidRowError(column, f"{_quote_cell(cell)} is none of {', '.join(filter(None, values))}: use one of them")
+    return value
+
+
+def _parse_policy(record: CsvRecord) -> str | None:
+    if (may_continue := BOOLEAN_BY_CELL.get(record["variant inventory policy"].lower())) is not None:
+        return "continue" if may_continue else "deny"
+    return _parse_choice(record, "variant inventory policy", INVENTORY_POLICY_BY_CELL)
+
+
+def _parse_boolean(record: CsvRecord, column: str) -> bool | None:
+    if not (cell := record[column]):
+        return None
+    if (value := BOOLEAN_BY_CELL.get(cell.lower())) is None:
+        raise InvalidRowError(column, f"{_quote_cell(cell)} is none of true, false: use one of them")
     return value
 
 
 def _parse_option_names(record: CsvRecord) -> list[str]:
+    """The names of all options, empty where there is none."""
     names = [record[f"option{number} name"] for number in OPTION_NUMBERS]
-    if names[0].lower() == "title" and record["option1 value"].lower() == "default title":
-        return []
-    while names and not names[-1]:
-        names.pop()
+    if names[0].lower() == _NO_OPTION_NAME and record["option1 value"].lower() in {_NO_OPTION_VALUE, ""}:
+        names[0] = ""
     for number, name in enumerate(names, 1):
-        if not name or fold_case(name) in map(fold_case, names[: number - 1]):
-            problem = f"{_quote_cell(name)} names two options" if name else "is missing before a later option"
-            raise InvalidRowError(f"option{number} name", f"{problem}: give each option its own name")
+        is_repeated = name and fold_case(name) in map(fold_case, names[: number - 1])
+        if is_repeated:
+            raise InvalidRowError(f"option{number} name", f"{_quote_cell(name)} names two options: give each option its own name")
+        if name and not names[number - 2] and number > 1:
+            raise InvalidRowError(f"option{number - 1} name", "is missing before a later option: give each option its own name")
     return names
 
 
-def _build_variant(record: CsvRecord, attributes: dict[str, str]) -> VariantRow:
+def _build_variant(
+    record: CsvRecord,
+    layout: SourceLayout,
+    stated_fields: frozenset[str],
+    attributes: dict[str, str],
+    *,
+    has_options: bool,
+    unnamed_options: Mapping[int, str],
+) -> VariantRow:
     price, compare_at_price = _parse_amount(record, "variant price"), _parse_amount(record, "variant compare at price")
-    if price is None:
-        raise InvalidRowError("variant price", "is missing: fill it in")
-    policy = _parse_choice(record, "variant inventory policy", INVENTORY_POLICY_BY_CELL)
+    policy = _parse_policy(record)
+    inventory, is_inventory_stated = _parse_inventory(record, layout)
+    taxable, requires_shipping = (
+        _parse_boolean(record, "variant taxable"),
+        _parse_boolean(record, "variant requires shipping"),
+    )
+    if policy == "deny":
+        inventory = clamp_inventory(inventory, policy)
+    unstated_fields = {
+        *(() if has_options else ("attributes",)),
+        *(() if is_inventory_stated else ("inventory",)),
+        *(
+            name
+            for name, value in (
+                ("price", price),
+                ("inventory_policy", policy),
+                ("taxable", taxable),
+                ("requires_shipping", requires_shipping),
+            )
+            if value is None
+        ),
+    }
+    is_low = compare_at_price is not None and (not compare_at_price or (price is not None and compare_at_price <= price))
     return VariantRow(
         line=record.line,
         name=build_variant_name(attributes),
         price=price,
-        compare_at_price=compare_at_price if compare_at_price and compare_at_price > price else None,
+        compare_at_price=None if is_low else compare_at_price,
         attributes=attributes,
-        inventory=_parse_inventory(record, may_be_negative=policy == "continue"),
-        inventory_policy=policy,
+        inventory=inventory,
+        inventory_policy=policy or "deny",
         weight=_parse_weight(record),
         cost=_parse_amount(record, "cost per item"),
-        taxable=_parse_choice(record, "variant taxable", TRUE_BY_CELL),
-        requires_shipping=_parse_choice(record, "variant requires shipping", TRUE_BY_CELL),
-        image=record["variant image"] or None,
+        taxable=taxable is not False,
+        requires_shipping=requires_shipping is not False,
+        image=_parse_variant_image(record),
         **_parse_texts(record, _VARIANT_TEXTS),
+        stated_fields=stated_fields - unstated_fields,
+        unnamed_options=unnamed_options,
+        kept_cells=record.kept_cells,
     )
+
+
+def _parse_variant_image(record: CsvRecord) -> str | None:
+    if not (cell := record["variant image"]):
+        return None
+    return _check_url("variant image", cell)
+
+
+def _parse_urls(cell: str) -> Iterator[str]:
+    """The URLs of a cell, which may have a list of them. Raises InvalidRowError."""
+    for url in _URL_SEPARATOR.split(cell) if cell else ():
+        yield _check_url("image src", url)
+
+
+def _check_url(column: str, url: str) -> str:
+    try:
+        return validate_url(url)
+    except InvalidValueError as error:
+        raise InvalidRowError(column, f"{_quote_cell(url)} {str(error).removesuffix('.')}") from None
 
 
 def _parse_texts(record: CsvRecord, columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -313,35 +528,49 @@ def _parse_amount(record: CsvRecord, column: str) -> Decimal | None:
         raise InvalidRowError(
             column, f"{_quote_cell(cell)} is not an amount of 0 or more: write digits and a point, such as 1299.90"
         )
-    whole, cents = match[1], match[2] or ""
-    if len(whole) > 8:
-        raise InvalidRowError(column, f"{_quote_cell(cell)} is too much: it must be below 100,000,000")
-    if len(cents) > 2:
-        raise InvalidRowError(column, f"{_quote_cell(cell)} has more than two decimals: round it")
-    return Decimal(f"{whole}.{cents:0<2}")
+    whole, decimals = match[1], match[2] or ""
+    if len(whole) > MAX_INTEGER_DIGITS:
+        raise InvalidRowError(column, f"{_quote_cell(cell)} is too much: it must be below {AMOUNT_LIMIT:,}")
+    # Fewer may be allowed by the currency of the store, which `diff.py` knows.
+    if len(decimals) > MAX_FRACTION_DIGITS:
+        raise InvalidRowError(column, f"{_quote_cell(cell)} has more decimals than any currency: round it")
+    return Decimal(f"{whole}.{decimals}")
+
+
+def clamp_inventory(inventory: int | None, policy: str) -> int | None:
+    """Oversold inventory is negative at Shopify; here only where more may be sold than there is."""
+    return 0 if inventory is not None and inventory < 0 and policy != "continue" else inventory
 
 
 def _parse_weight(record: CsvRecord) -> dict[str, str] | None:
     """The weight in the unit for display. Zero is none: Shopify writes it for variants without a weight."""
-    cell, unit = record["variant grams"], _parse_choice(record, "variant weight unit", WEIGHT_UNIT_BY_CELL)
+    cell, unit = record["variant grams"], _parse_choice(record, "variant weight unit", WEIGHT_UNIT_BY_CELL) or "gram"
     if not _GRAMS_PATTERN.fullmatch(cell or "0"):
         raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is not a weight in grams: write digits, such as 250")
-    value = (Decimal(cell or "0") / GRAMS_BY_WEIGHT_UNIT[unit]).quantize(Decimal("0.001"))
-    if value > MAX_WEIGHT:
-        raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is too much: it must be below 10,000,000")
-    # Whole grams may round up to the limit.
-    return {"value": str(min(value, MAX_WEIGHT - Decimal("0.001"))), "unit": unit} if value else None
+    weight = build_weight(Decimal(cell or "0"), unit)
+    if weight is None or Decimal(weight["value"]) <= MAX_WEIGHT:
+        # Whole grams may round up to the limit.
+        return weight and {**weight, "value": str(min(Decimal(weight["value"]), MAX_WEIGHT - Decimal("0.001")))}
+    raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is too much: it must be below 10,000,000")
 
 
-def _parse_inventory(record: CsvRecord, *, may_be_negative: bool) -> int | None:
-    column = "variant inventory qty"
-    if not (match := _QUANTITY_PATTERN.fullmatch(record[column] or "0")):
-        raise InvalidRowError(column, f"{_quote_cell(record[column])} is not a whole number: write digits only")
+def build_weight(grams: Decimal, unit: str) -> dict[str, str] | None:
+    """The weight of so many grams in a unit; None for zero."""
+    value = (grams / GRAMS_BY_WEIGHT_UNIT[unit]).quantize(Decimal("0.001"))
+    return {"value": str(value), "unit": unit} if value else None
+
+
+def _parse_inventory(record: CsvRecord, layout: SourceLayout) -> tuple[int | None, bool]:
+    """The stock, None if it is not tracked, and whether the record states it. A tracker without a quantity does not."""
+    column, tracker_column = "variant inventory qty", "variant inventory tracker"
+    cell, tracker = record[column], record[tracker_column].lower()
+    if not (match := _QUANTITY_PATTERN.fullmatch(cell or "0")):
+        raise InvalidRowError(column, f"{_quote_cell(cell)} is not a whole number: write digits only")
     if (quantity := int(match[1])) > MAX_INT32:
         raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_INT32:,} can be counted")
-    # Oversold inventory is negative at Shopify; here only where more may be sold than there is.
-    least = -MAX_INT32 if may_be_negative else 0
-    return max(least, quantity) if record["variant inventory tracker"] else None
+    if tracker_column in layout.spellings and not BOOLEAN_BY_CELL.get(tracker, bool(tracker)):
+        return None, True
+    return (max(-MAX_INT32, quantity), True) if cell else (None, False)
 
 
 def _quote_cell(cell: str) -> str:

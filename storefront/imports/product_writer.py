@@ -1,6 +1,6 @@
 """Upsert of products into a store: in batches, each a transaction of set-based statements that writes only what differs."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,8 +13,11 @@ from storefront.core.db.database import Connection, Database
 from storefront.core.errors import TimedOut
 from storefront.feed import log
 from storefront.feed.log import LogEntry
-from storefront.imports.diff import apply_plan, plan_writes
+from storefront.imports.changes import ProductChange
+from storefront.imports.descriptions import sanitize_descriptions
+from storefront.imports.diff import WritePlan, apply_plan, plan_writes
 from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
+from storefront.writes.amounts import load_currency
 
 MAX_BATCH_PRODUCTS = 500
 # Further limits of a batch: rows, and characters of text, which one statement has to index within its timeout.
@@ -55,8 +58,10 @@ class ProductBatch:
         """Add a product or a row error."""
         self.rows += item.row_count
         if isinstance(item, ProductRow):
-            self.products[item.handle] = item
-            self.character_count += len(item.description or "") + len(item.seo_description or "")
+            self.products[item.key] = item
+            self.character_count += sum(
+                len(text or "") for text in (item.description, item.description_html, item.seo_description)
+            )
             self.character_count += sum(map(len, item.tags)) + sum(map(len, item.images))
         else:
             self.add_row_error(item)
@@ -103,6 +108,22 @@ class BatchCounts:
     row_errors: list[RowError] = field(default_factory=list)
     rows: int = 0
     position: int | None = None
+    # What was created, updated and deleted. A summary has none: they may be many.
+    changes: list[ProductChange] = field(default_factory=list)
+
+    def add_plan(self, plan: WritePlan) -> None:
+        """Add the counts of a plan that was applied."""
+        self.created += len(plan.created)
+        self.updated += len(plan.updated)
+        self.unchanged += plan.unchanged_count
+        self.changes += plan.changes
+        for error in plan.row_errors:
+            self.add_row_error(error)
+
+    def add_row_error(self, error: RowError) -> None:
+        """Count a rejected row, or several."""
+        self.rejected += error.row_count
+        self.row_errors.append(error)
 
 
 @dataclass(slots=True)
@@ -113,6 +134,10 @@ class ImportSummary(BatchCounts):
     """
 
     stop: EarlyStop | None = None
+    # The columns that are not taken, with the number of their cells that are not empty.
+    ignored_columns: Mapping[str, int] = field(default_factory=dict)
+    # How a file was read: see `describe_reading`.
+    file: Mapping[str, Any] = field(default_factory=dict)
 
     def add_batch(self, counts: BatchCounts) -> None:
         """Add the counts of a batch."""
@@ -138,6 +163,7 @@ async def import_products(
     items: Iterable[SourceItem] | AsyncIterable[SourceItem],
     *,
     dry_run: bool = False,
+    delete_missing_variants: bool = False,
     actor_id: str | None = None,
     client_mutation_id: str | None = None,
     checkpointer: Checkpointer | None = None,
@@ -145,25 +171,33 @@ async def import_products(
     previously_rejected_rows: int = 0,
     flush_after_seconds: float = float("inf"),
     on_progress: Callable[[ImportSummary], None] = lambda _: None,
+    on_changes: Callable[[Sequence[ProductChange]], None] = lambda _: None,
 ) -> ImportSummary:
     """Upsert products of a store by handle, each batch in a transaction of its own; other products stay as they are.
 
-    A product's variants become those of the source. If one of its rows was rejected none is deleted: the row may have been a
-    variant. `on_progress` is called after each batch. A dry run rolls each batch back. With more than `max_rejected_rows`
-    rejected rows the import stops; batches written until then stay. `previously_rejected_rows`: of an earlier part of the same
-    import. `flush_after_seconds`: an incomplete batch is written after this time, for slow sources.
+    What the source has no column or no row for stays as it is. `delete_missing_variants`: variants that the source does not have
+    are deleted, of products whose options it has and of which no row was rejected. `on_progress` and `on_changes` are called
+    after each batch. A dry run rolls each batch back. With more than `max_rejected_rows` rejected rows the import stops; batches
+    written until then stay. `previously_rejected_rows`: of an earlier part of the same import. `flush_after_seconds`: an
+    incomplete batch is written after this time, for slow sources.
     """
     attribution = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
-    writer = _BatchWriter(database, config_id, attribution, checkpointer, dry_run)
+    writer = _BatchWriter(database, config_id, attribution, checkpointer, dry_run, delete_missing_variants)
     summary, stop, rejection_limit = (
         ImportSummary(),
         _build_rejection_stop(max_rejected_rows),
         max_rejected_rows - previously_rejected_rows,
     )
     source: AsyncIterable[SourceItem] = items if isinstance(items, AsyncIterable) else iterate_cooperatively(items)
+    source = sanitize_descriptions(source)
     async with aclosing(_form_batches(source, flush_after_seconds, lambda: rejection_limit - summary.rejected, stop)) as batches:
         async for batch in batches:
-            summary.add_batch(await writer.write_batch(batch))
+            counts = await writer.write_batch(batch)
+            summary.add_batch(counts)
+            if batch.checkpoint:
+                summary.ignored_columns = batch.checkpoint.resume_point.get("ignoredColumns", {})
+                summary.file = batch.checkpoint.resume_point.get("file", {})
+            on_changes(counts.changes)
             # Postgres may have rejected further products.
             summary.stop = stop if summary.rejected > rejection_limit else batch.stop
             on_progress(summary)
@@ -213,7 +247,7 @@ class _BatchBuilder:
             yield self._finish(item)
         else:
             # A repeated handle starts a new batch: the later product updates the earlier one.
-            if isinstance(item, ProductRow) and item.handle in self.batch.products:
+            if isinstance(item, ProductRow) and item.key in self.batch.products:
                 yield self._flush()
             self.pending.add_item(item)
             if isinstance(item, RowError) and self.batch.rejected + self.pending.rejected > self.count_remaining_rejections():
@@ -231,7 +265,7 @@ class _BatchBuilder:
 
 
 class _StalePlanError(Exception):
-    """A concurrent writer has created one of the products."""
+    """A concurrent writer has created one of the products, or has changed the currency of the store."""
 
 
 class _DryRunRollback(Exception):
@@ -245,6 +279,7 @@ class _BatchWriter:
     attribution: dict[str, Any]
     checkpointer: Checkpointer | None
     dry_run: bool
+    delete_missing_variants: bool
 
     async def write_batch(self, batch: ProductBatch) -> BatchCounts:
         """Write a batch, without the products that Postgres cannot store. Retries conflicts with concurrent writers."""
@@ -269,7 +304,11 @@ class _BatchWriter:
         async with self.database.transaction() as connection:
             earlier_lines = await self.checkpointer.begin_batch(connection, batch) if self.checkpointer else {}
             products = [product for product in batch.products.values() if _is_first_occurrence(product, earlier_lines, counts)]
-            entries = await self._write_or_roll_back(connection, products, counts, should_bisect)
+            currency = await load_currency(connection, self.config_id)
+            entries = await self._write_or_roll_back(connection, currency, products, counts, should_bisect)
+            # The products are locked now, which comes first. A dry run writes nothing that could differ.
+            if entries and await load_currency(connection, self.config_id, locks=True) != currency:
+                raise _StalePlanError
             appended = log.enqueue_append(connection, self.config_id, entries) if entries and not self.dry_run else None
             if self.checkpointer:
                 self.checkpointer.finish_batch(connection, batch, counts)
@@ -278,59 +317,63 @@ class _BatchWriter:
         return counts
 
     async def _write_or_roll_back(
-        self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts, should_bisect: bool
+        self, connection: Connection, currency: str, products: Sequence[ProductRow], counts: BatchCounts, should_bisect: bool
     ) -> Sequence[LogEntry]:
         write = self._write_bisected if should_bisect else self._apply_plans
         if not self.dry_run:
-            return await write(connection, products, counts)
+            return await write(connection, currency, products, counts)
         with suppress(_DryRunRollback):
             async with connection.savepoint():
-                await write(connection, products, counts)
+                await write(connection, currency, products, counts)
                 raise _DryRunRollback
         return ()
 
     async def _write_bisected(
-        self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts
+        self, connection: Connection, currency: str, products: Sequence[ProductRow], counts: BatchCounts
     ) -> Sequence[LogEntry]:
         """Write the products by bisection, down to those that Postgres cannot store, which are rejected."""
         try:
             async with connection.savepoint():
-                return await self._apply_plans(connection, products, counts)
+                return await self._apply_plans(connection, currency, products, counts)
         except UNSTORABLE_ERRORS as error:
             if len(products) == 1:
-                _reject_product(counts, products[0], _describe_error(error))
+                counts.add_row_error(products[0].reject(_describe_error(error)))
                 return ()
         middle = len(products) // 2
-        first_entries = await self._write_bisected(connection, products[:middle], counts)
-        return [*first_entries, *await self._write_bisected(connection, products[middle:], counts)]
+        first_entries = await self._write_bisected(connection, currency, products[:middle], counts)
+        return [*first_entries, *await self._write_bisected(connection, currency, products[middle:], counts)]
 
     async def _apply_plans(
-        self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts
+        self, connection: Connection, currency: str, products: Sequence[ProductRow], counts: BatchCounts
     ) -> Sequence[LogEntry]:
         if not products:
             return ()
-        entries = list[LogEntry]()
-        created = updated = 0
-        async for plan in plan_writes(connection, self.config_id, products, self.attribution):
+        plans = list[WritePlan]()
+        async for plan in plan_writes(
+            connection,
+            self.config_id,
+            products,
+            self.attribution,
+            currency=currency,
+            delete_missing_variants=self.delete_missing_variants,
+        ):
             if not await apply_plan(connection, self.config_id, plan):
                 raise _StalePlanError
-            created, updated = created + len(plan.created), updated + len(plan.updated)
-            entries += plan.entries
-        counts.created, counts.updated = counts.created + created, counts.updated + updated
-        counts.unchanged += len(products) - created - updated
-        return entries
+            plans.append(plan)
+        for plan in plans:
+            counts.add_plan(plan)
+        return [entry for plan in plans for entry in plan.entries]
 
 
 def _is_first_occurrence(product: ProductRow, earlier_lines: dict[str, int], counts: BatchCounts) -> bool:
-    if (line := earlier_lines.get(product.handle)) is None:
+    if (line := earlier_lines.get(product.key)) is None:
         return True
-    _reject_product(counts, product, f"the rows of this product started on line {line}: move this one up to them", "Handle")
+    if product.handle:
+        error = product.reject(f"the rows of this product started on line {line}: move this one up to them", "handle")
+    else:
+        error = product.reject(f"“{product.variants[0].sku}” is already on line {line}: change or remove one", "variant sku")
+    counts.add_row_error(error)
     return False
-
-
-def _reject_product(counts: BatchCounts, product: ProductRow, problem: str, column: str = "") -> None:
-    counts.rejected += product.row_count
-    counts.row_errors.append(RowError("", product.line, problem, product.handle, column, product.row_count))
 
 
 def _describe_error(error: Exception) -> str:

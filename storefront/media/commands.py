@@ -5,17 +5,25 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import select, text
 
 from storefront.core.db.database import Statement, compile_statement
 from storefront.core.ids import new_id
 from storefront.core.image_processing import UPLOAD_FORMATS
-from storefront.media.upload_processing import IS_CONFIRMABLE_SQL, OWN_UPLOADS_SQL, ProcessedUpload
+from storefront.media.upload_processing import (
+    IS_CONFIRMABLE_SQL,
+    OWN_UPLOAD_SQL,
+    OWNER_JOIN_SQL,
+    ProcessedUpload,
+    build_key_condition,
+)
 from storefront.models import image_uploads, images
 from storefront.models import products as product_table
-from storefront.models.product import MAX_IMAGES
+from storefront.models.product import MAX_ALT_CHARACTERS, MAX_IMAGES
+from storefront.models.row_keys import has_key
 from storefront.models.rows import ImageRow, ImageUploadRow, ProductRow
 from storefront.queries.images import ProductImage, build_image_address, build_product_image, parse_image_id
+from storefront.queries.store_lookup import find_row_key
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_store
 from storefront.writes.changelog import record_child_change, record_product_change
@@ -27,6 +35,7 @@ from storefront.writes.field_errors import (
     make_limit_reached_error,
     make_not_found_error,
 )
+from storefront.writes.image_changes import enqueue_image_changes
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names, update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
@@ -38,7 +47,7 @@ UPLOAD_URL_SECONDS = 900
 # Unconfirmed uploads of a store.
 MAX_PENDING_UPLOADS = 250
 
-ALT_RULE = validation.optional_rule(validation.text_rule(512, min_characters=0))
+ALT_RULE = validation.optional_rule(validation.text_rule(MAX_ALT_CHARACTERS, min_characters=0))
 
 
 def _check_content_type(value: str) -> str:
@@ -56,8 +65,7 @@ CONFIRM_RULES: validation.Rules = {
     "index": validation.optional_rule(validation.integer_rule(0, MAX_IMAGES)),
 }
 UPDATE_RULES: validation.Rules = {
-    "id": validation.validate_id,
-    "expectedVersion": validation.accept_any,
+    **validation.UPDATE_LOCK_RULES,
     "alt": ALT_RULE,
     "index": validation.non_null_rule(validation.integer_rule(0, MAX_IMAGES)),
 }
@@ -90,12 +98,15 @@ async def confirm_upload(unit: UnitOfWork, values: Values, *, processed: Process
     """Attach the image of a processed upload to a product. Idempotent: a repeated confirmation returns the first result."""
     clean = validation.require_valid_fields(CONFIRM_RULES, values)
     product = await lock_own_product(unit, clean["productId"], ["productId"])
-    for upload in await unit.fetch(_lock_upload_statement(), {"id": clean["uploadId"], "actor_id": unit.actor_id}):
+    if (key := await find_row_key(unit.connection, clean["uploadId"])) is None:
+        raise MutationRejected(make_not_found_error("upload", clean["uploadId"], ["uploadId"]))
+    parameters = {**key._asdict(), "actor_id": unit.actor_id}
+    for upload in await unit.fetch(_lock_upload_statement(), parameters):
         if processed is None:
             # The upload was not found when it was processed, before this transaction.
             break
         return await _attach_image(unit, product, upload, processed, clean, base_url)
-    for row in await unit.fetch(_lock_image_statement(), {"id": clean["uploadId"], "actor_id": unit.actor_id}):
+    for row in await unit.fetch(_lock_image_statement(), parameters):
         return _return_confirmed_image(product, row, base_url)
     raise MutationRejected(make_not_found_error("upload", clean["uploadId"], ["uploadId"]))
 
@@ -115,14 +126,14 @@ async def _attach_image(
                 ["productId"], f"the product has {MAX_IMAGES} images, the maximum. Remove one first.", MAX_IMAGES
             )
         )
-    keys = {"id": upload.id, "config_id": product.config_id, "product_id": product.id}
-    row = {**keys, "alt": clean.get("alt") or None, **processed.columns}
+    key = {"config_id": product.config_id, "id": upload.id}
+    row = {**key, "product_id": product.id, "alt": clean.get("alt") or None, **processed.columns}
     unit.enqueue(build_insert(images, sort_column_names(row)), convert_to_parameters(images, row))
-    unit.enqueue(_mark_confirmed_statement(), {"id": upload.id})
+    unit.enqueue(mark_confirmed_statement(), key)
     address = build_image_address(base_url, upload.id, processed.columns["token"], processed.columns["extension"])
     preceding = product.images[: clean.get("index")]
     pending_product = _set_product_images(unit, product, [*preceding, address, *product.images[len(preceding) :]])
-    (stored,) = await unit.fetch(_lock_image_statement(), {"id": upload.id, "actor_id": unit.actor_id})
+    (stored,) = await unit.fetch(_lock_image_statement(), {**key, "actor_id": unit.actor_id})
     return [pending_product, build_product_image(address, stored)]
 
 
@@ -135,6 +146,7 @@ def _return_confirmed_image(product: ProductRow, row: ImageRow, base_url: str) -
 def _set_product_images(unit: UnitOfWork, product: ProductRow, addresses: Sequence[str]) -> PendingRow:
     change = update_row(unit, product_table, product, {"images": [*addresses]})
     if change.changed_fields:
+        enqueue_image_changes(unit.connection, product.config_id, [(product.id, product.images, addresses)])
         record_product_change(unit, "product_updated", product, change.state, change.changed_fields)
     return change
 
@@ -143,11 +155,12 @@ async def update_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
     """Update the alt text of an image, and its index among the images of its product."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old, product = await _load_own_image(unit, clean["id"])
-    await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
+    await reject_stale_version(unit, old, clean, product.config_id)
     row, pending_product = old, PendingRow(product, None)
     if "alt" in clean and (clean["alt"] or None) != old.alt:
-        (row,) = await unit.fetch(_update_alt_statement(), {"id": old.id, "alt": clean["alt"] or None})
-        record_child_change(unit, product.id, product, row, ["images.alt"])
+        key = {"config_id": old.config_id, "id": old.id}
+        (row,) = await unit.fetch(_update_alt_statement(), {**key, "alt": clean["alt"] or None})
+        record_child_change(unit, product, row, ["images.alt"])
     image = _build_image(product, row)
     if "index" in clean:
         others = [address for address in product.images if address != image.address]
@@ -161,7 +174,7 @@ async def remove_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
     """Detach an image from its product. Garbage collection deletes it once no product of the store references it."""
     clean = validation.require_valid_fields(REMOVE_RULES, values)
     old, product = await _load_own_image(unit, clean["id"])
-    await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
+    await reject_stale_version(unit, old, clean, product.config_id)
     return [
         _set_product_images(unit, product, [address for address in product.images if parse_image_id(address) != old.id]),
         _build_image(product, old),
@@ -169,12 +182,14 @@ async def remove_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
 
 
 async def _load_own_image(unit: UnitOfWork, image_id: str) -> tuple[ImageRow, ProductRow]:
-    for parent in await unit.fetch(_select_image_product_statement(), {"id": image_id}):
+    key = await find_row_key(unit.connection, image_id)
+    for parent in await unit.fetch(_select_image_product_statement(), key._asdict()) if key else []:
         # The error of the product is not revealed for an image: both are NOT_FOUND by the image's id.
         with suppress(MutationRejected):
             product = await lock_own_product(unit, parent.product_id, ["id"])
             # The image may have been detached while this waited for the lock of the product.
-            for row in await unit.fetch(_lock_image_statement(), {"id": image_id, "actor_id": unit.actor_id}):
+            parameters = {"config_id": product.config_id, "id": image_id, "actor_id": unit.actor_id}
+            for row in await unit.fetch(_lock_image_statement(), parameters):
                 if row.product_id == product.id:
                     return row, product
     raise MutationRejected(make_not_found_error("image", image_id, ["id"]))
@@ -191,37 +206,30 @@ def _count_pending_statement() -> Statement:
     return compile_statement(text(f"SELECT count(*) AS pending FROM image_uploads AS upload WHERE {condition}"))
 
 
-_OWNER_JOIN = "JOIN configs ON configs.id = {0}.config_id AND configs.user_id = CAST(:actor_id AS uuid)"
-
-
 @cache
 def _lock_upload_statement() -> Statement:
     # A concurrent confirmation waits for this lock, and then finds the image. Garbage collection takes older uploads only.
-    return compile_statement(
-        text(f"{OWN_UPLOADS_SQL} WHERE upload.id = CAST(:id AS uuid) AND {IS_CONFIRMABLE_SQL} FOR UPDATE OF upload")
-    )
+    return compile_statement(text(f"{OWN_UPLOAD_SQL} AND {IS_CONFIRMABLE_SQL} FOR UPDATE OF upload"))
 
 
 @cache
 def _lock_image_statement() -> Statement:
-    owner_join = _OWNER_JOIN.format("image")
-    return compile_statement(
-        text(f"SELECT image.* FROM images AS image {owner_join} WHERE image.id = CAST(:id AS uuid) FOR NO KEY UPDATE OF image")
-    )
+    sql = f"SELECT image.* FROM images AS image {OWNER_JOIN_SQL} WHERE {build_key_condition('image')} FOR NO KEY UPDATE OF image"
+    return compile_statement(text(sql))
 
 
 @cache
-def _mark_confirmed_statement() -> Statement:
-    return compile_statement(text("UPDATE image_uploads SET confirmed_at = now() WHERE id = CAST(:id AS uuid)"))
+def mark_confirmed_statement() -> Statement:
+    """Mark an upload as confirmed, by its key."""
+    return compile_statement(text(f"UPDATE image_uploads SET confirmed_at = now() WHERE {build_key_condition('image_uploads')}"))
 
 
 @cache
 def _select_image_product_statement() -> Statement:
-    return compile_statement(select(images.c.product_id).where(images.c.id == bindparam("id"), images.c.product_id.is_not(None)))
+    return compile_statement(select(images.c.product_id).where(has_key(images), images.c.product_id.is_not(None)))
 
 
 @cache
 def _update_alt_statement() -> Statement:
-    return compile_statement(
-        text("UPDATE images SET alt = CAST(:alt AS text), version = version + 1 WHERE id = CAST(:id AS uuid) RETURNING *")
-    )
+    sql = f"UPDATE images SET alt = CAST(:alt AS text), version = version + 1 WHERE {build_key_condition('images')} RETURNING *"
+    return compile_statement(text(sql))

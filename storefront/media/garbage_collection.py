@@ -12,13 +12,14 @@ from sqlalchemy import BigInteger, bindparam, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.core.storage.base import ObjectStorage, delete_prefix
-from storefront.media.upload_processing import MEDIA_PREFIX, UPLOAD_PREFIX, upload_key
+from storefront.media.upload_processing import UPLOAD_PREFIX, upload_key
+from storefront.queries.images import MEDIA_PREFIX, SHARED_PREFIX
 
 # Rows of one batch.
 MAX_BATCH_ROWS = 200
 
 _OLD_UPLOADS_SQL = """
-SELECT upload.id, upload.places, image.place FROM image_uploads AS upload LEFT JOIN images AS image USING (id)
+SELECT upload.id, upload.places, image.place FROM image_uploads AS upload LEFT JOIN images AS image USING (config_id, id)
 WHERE upload.expires_at < now() - interval '2 hours' ORDER BY upload.expires_at LIMIT :limit
 """
 _DELETE_UPLOADS_SQL = "DELETE FROM image_uploads WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id"
@@ -31,15 +32,15 @@ WITH old AS (
   ORDER BY detached_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 shown AS (
-  SELECT DISTINCT ON (old.id) old.id, product.id AS product_id
+  SELECT DISTINCT ON (old.config_id, old.id) old.config_id, old.id, product.id AS product_id
   FROM products AS product
   CROSS JOIN LATERAL unnest(storefront_image_ids(product.images)) AS listed (id)
   JOIN old ON old.id = listed.id AND old.config_id = product.config_id
   WHERE product.config_id IN (SELECT config_id FROM old) AND product.images::text LIKE '%/media/%'
-  ORDER BY old.id, product.id
+  ORDER BY old.config_id, old.id, product.id
 )
 UPDATE images SET product_id = shown.product_id, swept_at = CASE WHEN shown.product_id IS NULL THEN now() END
-FROM old LEFT JOIN shown USING (id) WHERE images.id = old.id
+FROM old LEFT JOIN shown USING (config_id, id) WHERE images.config_id = old.config_id AND images.id = old.id
 RETURNING images.id
 """
 _MARKED_IMAGES_SQL = "SELECT id, place FROM images WHERE swept_at < now() - interval '10 minutes' ORDER BY swept_at LIMIT :limit"
@@ -57,7 +58,8 @@ async def sweep_images(database: Database, objects: ObjectStorage) -> int:
         pass
     while images := await database.fetch(_select_marked_images_statement(), {"limit": MAX_BATCH_ROWS}):
         for image in images:
-            await delete_prefix(objects, f"{image.place}/")
+            if not image.place.startswith(SHARED_PREFIX):
+                await delete_prefix(objects, f"{image.place}/")
         removed_count += len(await database.fetch(_delete_images_statement(), {"ids": [image.id for image in images]}))
     return removed_count
 

@@ -1,18 +1,19 @@
 """GET /media/{key}/{name}: serves images in the available sizes. Each size is rendered on its first request, then stored."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from storefront.core.db.database import Database
 from storefront.core.errors import Unavailable
 from storefront.core.image_processing import MEDIA_TYPES, ImageProcessor
-from storefront.core.storage.base import ObjectNotFoundError, ObjectStorage, StorageError, read_object
-from storefront.media.upload_processing import IMMUTABLE_CACHE_CONTROL
+from storefront.core.storage.base import IMMUTABLE_CACHE_CONTROL, ObjectNotFoundError, ObjectStorage, StorageError, read_object
+from storefront.core.tasks import share
 from storefront.models.rows import ImageRow
 from storefront.queries import images
 from storefront.queries.images import FULL_SIZE_NAME, MEDIA_PATH
@@ -90,15 +91,8 @@ class ImageEndpoint:
             }
             if request.method == "HEAD":
                 return StreamingResponse(iterate_nothing(), headers=headers, media_type=MEDIA_TYPES[extension])
-            # The response body closes it, also when the client disconnects.
-            exit_stack = stack.pop_all()
-
-        async def iterate_body() -> AsyncIterator[bytes]:
-            async with exit_stack:
-                async for chunk in reader.chunks:
-                    yield chunk
-
-        return StreamingResponse(iterate_body(), headers=headers, media_type=MEDIA_TYPES[extension])
+            # The response closes it.
+            return _ObjectResponse(reader.chunks, stack.pop_all(), headers, MEDIA_TYPES[extension])
 
     async def _ensure_resized(self, row: ImageRow, key: str, width: int, extension: str) -> None:
         task = self._resize_tasks.get(key)
@@ -107,9 +101,25 @@ class ImageEndpoint:
             self._resize_tasks[key] = task
             task.add_done_callback(lambda _: self._resize_tasks.pop(key, None))
         # A client that disconnects must not cancel the rendering that others wait for.
-        await asyncio.shield(task)
+        await share(task)
 
     async def _resize_image(self, row: ImageRow, key: str, width: int, extension: str) -> None:
+        # Another request may have stored it since this one found that it is missing.
+        if await self._objects.head(key) is not None:
+            return
         content = await read_object(self._objects, f"{row.place}/{FULL_SIZE_NAME}.{row.extension}", self._max_source_bytes)
         resized = await self._image_processor.resize_stored(content, width, extension)
         await self._objects.put(key, resized, MEDIA_TYPES[extension], cache_control=IMMUTABLE_CACHE_CONTROL)
+
+
+class _ObjectResponse(StreamingResponse):
+    """Sends an object that is open, and closes it: also for a client that disconnects before the first byte."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], opened: AsyncExitStack, headers: Mapping[str, str], media_type: str) -> None:
+        super().__init__(chunks, headers=headers, media_type=media_type)
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        async with self._opened:
+            await super().__call__(scope, receive, send)

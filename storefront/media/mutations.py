@@ -16,6 +16,7 @@ from storefront.graph.mutations import (
     ChangePayload,
     MutationInput,
     ReplayablePayload,
+    VersionedUpdateInput,
     build_payload,
     mutate,
 )
@@ -60,9 +61,8 @@ class ConfirmImageUploadInput(MutationInput):
 
 
 @strawberry.input(description="Input of `updateImage`. Omitted fields stay as they are; null clears those that are nullable.")
-class UpdateImageInput(MutationInput):
+class UpdateImageInput(MutationInput, VersionedUpdateInput):
     id: strawberry.ID = strawberry.field(description=IMAGE_ID_DESCRIPTION)
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     alt: str | None = strawberry.field(default=strawberry.UNSET, description=ALT_DESCRIPTION)
     index: int | None = strawberry.field(
         default=strawberry.UNSET, description="New zero-based index among the product's images. The others keep their order."

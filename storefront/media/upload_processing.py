@@ -13,6 +13,7 @@ from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.ids import parse_id
 from storefront.core.image_processing import MEDIA_TYPES, ImageProcessor, ProcessedImage, UnusableImageError
 from storefront.core.storage.base import (
+    IMMUTABLE_CACHE_CONTROL,
     ObjectNotFoundError,
     ObjectStorage,
     SizeMismatchError,
@@ -20,14 +21,14 @@ from storefront.core.storage.base import (
     delete_prefix,
     read_object,
 )
+from storefront.models.row_keys import RowKey
 from storefront.models.rows import ImageUploadRow
-from storefront.queries.images import FULL_SIZE_NAME
+from storefront.queries.images import FULL_SIZE_NAME, MEDIA_PREFIX
+from storefront.queries.store_lookup import find_row_key
 
 log = logging.getLogger("storefront")
 
-UPLOAD_PREFIX, MEDIA_PREFIX = "uploads/images/", "media/"
-# Objects are immutable: the content of a key never changes.
-IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
+UPLOAD_PREFIX = "uploads/images/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +57,16 @@ async def process_image_upload(
     Takes no lock, because reading and decoding may take seconds. Each call stores to a prefix of its own, so that concurrent
     calls do not conflict; the caller deletes an unused one with `discard_upload`.
     """
-    key = parse_id(upload_id)
-    for upload in await database.fetch(_select_upload_statement(), {"id": key, "actor_id": actor_id}) if key else []:
+    id_ = parse_id(upload_id)
+    key = await find_row_key(database, id_) if id_ else None
+    for upload in await database.fetch(_select_upload_statement(), {**key._asdict(), "actor_id": actor_id}) if key else []:
         try:
             content = await _read_upload(objects, upload)
             image = await image_processor.process_upload(content, upload.content_type)
         except UnusableImageError as error:
             await objects.delete(upload_key(upload.id))
             return ProcessedUpload(problem=f"the upload {error}")
-        return await _store_image(database, objects, upload.id, image)
+        return await store_image(database, objects, RowKey(upload.config_id, upload.id), image)
     return None
 
 
@@ -82,12 +84,13 @@ async def _read_upload(objects: ObjectStorage, upload: ImageUploadRow) -> bytes:
     return content
 
 
-async def _store_image(database: Database, objects: ObjectStorage, upload_id: str, image: ProcessedImage) -> ProcessedUpload:
+async def store_image(database: Database, objects: ObjectStorage, upload: RowKey, image: ProcessedImage) -> ProcessedUpload:
+    """Store the image of an upload; returns the columns of its row."""
     # An unguessable key: objects of a public bucket are readable by anyone who knows their key, as images are by their URL.
     token = secrets.token_hex(16)
-    place = f"{MEDIA_PREFIX}{upload_id}-{token}"
+    place = f"{MEDIA_PREFIX}{upload.id}-{token}"
     # Recorded before the object is written: after a crash garbage collection finds it.
-    await database.fetch(_record_place_statement(), {"id": upload_id, "place": place})
+    await database.fetch(_record_place_statement(), {**upload._asdict(), "place": place})
     content_type = MEDIA_TYPES[image.extension]
     await objects.put(
         f"{place}/{FULL_SIZE_NAME}.{image.extension}", image.content, content_type, cache_control=IMMUTABLE_CACHE_CONTROL
@@ -109,20 +112,24 @@ async def discard_upload(objects: ObjectStorage, upload_id: str | None, place: s
         log.warning("an upload could not be deleted; garbage collection will retry", exc_info=True)
 
 
-# The uploads of an actor; and the condition for uploads that may be confirmed. Garbage collection starts an hour later.
-OWN_UPLOADS_SQL = (
-    "SELECT upload.* FROM image_uploads AS upload "
-    "JOIN configs ON configs.id = upload.config_id AND configs.user_id = CAST(:actor_id AS uuid)"
-)
+def build_key_condition(table: str) -> str:
+    """SQL: whether a row has the key `config_id` and `id`."""
+    return f"{table}.config_id = CAST(:config_id AS uuid) AND {table}.id = CAST(:id AS uuid)"
+
+
+# An upload of an actor; and the condition for uploads that may be confirmed. Garbage collection starts an hour later.
+OWNER_JOIN_SQL = "JOIN configs ON configs.id = CAST(:config_id AS uuid) AND configs.user_id = CAST(:actor_id AS uuid)"
+OWN_UPLOAD_SQL = f"SELECT upload.* FROM image_uploads AS upload {OWNER_JOIN_SQL} WHERE {build_key_condition('upload')}"
 IS_CONFIRMABLE_SQL = "upload.confirmed_at IS NULL AND upload.expires_at > now() - interval '1 hour'"
 
 
 @cache
 def _select_upload_statement() -> Statement:
-    return compile_statement(text(f"{OWN_UPLOADS_SQL} WHERE upload.id = CAST(:id AS uuid) AND {IS_CONFIRMABLE_SQL}"))
+    return compile_statement(text(f"{OWN_UPLOAD_SQL} AND {IS_CONFIRMABLE_SQL}"))
 
 
 @cache
 def _record_place_statement() -> Statement:
     assignment = "places = array_append(places, CAST(:place AS text))"
-    return compile_statement(text(f"UPDATE image_uploads SET {assignment} WHERE id = CAST(:id AS uuid) RETURNING id"))
+    sql = f"UPDATE image_uploads SET {assignment} WHERE {build_key_condition('image_uploads')} RETURNING id"
+    return compile_statement(text(sql))

@@ -4,12 +4,14 @@ Annotations are the types of the values in rows, which are ready for JSON: ids, 
 the columns are those of the factories, or `sa_type`.
 """
 
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import DateTime, Numeric, Uuid, text
+from sqlalchemy import CheckConstraint, DateTime, ForeignKeyConstraint, Numeric, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import AutoString, Field, SQLModel
 
+from storefront.core.currencies import AMOUNT_LIMIT, MAX_FRACTION_DIGITS
 from storefront.core.ids import uuid7
 
 SQLModel.metadata.naming_convention = {
@@ -27,6 +29,18 @@ class EnumText(AutoString):
     cache_ok = True
 
 
+class Money(Numeric[Decimal]):
+    """An amount in the currency of its store. Without a scale: Postgres prints as many decimals as were written."""
+
+    cache_ok = True
+
+
+def build_amount_check(name: str, *, minimum: str = "0") -> CheckConstraint:
+    """A check constraint: what an amount may be in any currency. `minimum`: an SQL expression."""
+    limits = f"{name} >= {minimum} AND {name} < {AMOUNT_LIMIT} AND scale({name}) <= {MAX_FRACTION_DIGITS}"
+    return CheckConstraint(limits, name=name)
+
+
 def enum_column(default: str, *, index: bool = False) -> Any:
     """A value of an enum, never null. A check constraint of the table lists the values."""
     return Field(nullable=False, index=index, sa_type=EnumText, sa_column_kwargs={"server_default": text(f"'{default}'")})
@@ -35,6 +49,19 @@ def enum_column(default: str, *, index: bool = False) -> Any:
 def uuid_key_column() -> Any:
     """A primary key, UUID version 7."""
     return Field(default_factory=uuid7, primary_key=True, sa_type=Uuid)
+
+
+def store_column(*, is_reference: bool = True) -> Any:
+    """The store of a row, the first column of its primary key: the first field of its class.
+
+    Not `is_reference`: another foreign key ensures that the store exists, or the row outlives it.
+    """
+    return foreign_key_column("configs.id", primary_key=True) if is_reference else Field(sa_type=Uuid, primary_key=True)
+
+
+def reference_in_store(column: str, table: str, *, ondelete: str = "CASCADE") -> ForeignKeyConstraint:
+    """A foreign key of `config_id` and this column: rows refer to rows of their own store only."""
+    return ForeignKeyConstraint(["config_id", column], [f"{table}.config_id", f"{table}.id"], ondelete=ondelete)
 
 
 def foreign_key_column(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
@@ -52,8 +79,8 @@ def timestamp_column(*, index: bool = False, nullable: bool = False, primary_key
 
 
 def money_column(*, nullable: bool = False) -> Any:
-    """An amount in the store's currency: numeric(10, 2)."""
-    return Field(sa_type=Numeric(10, 2), nullable=nullable)
+    """An amount in the store's currency."""
+    return Field(sa_type=Money, nullable=nullable)
 
 
 def json_column(default: str | None = None) -> Any:
@@ -83,15 +110,19 @@ def boolean_column(default: bool) -> Any:
 __all__ = [
     "EnumText",
     "Field",
+    "Money",
     "SQLModel",
     "Uuid",
     "boolean_column",
+    "build_amount_check",
     "build_strings_only_check",
     "enum_column",
     "foreign_key_column",
     "integer_column",
     "json_column",
     "money_column",
+    "reference_in_store",
+    "store_column",
     "timestamp_column",
     "uuid_key_column",
 ]

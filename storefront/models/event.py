@@ -6,7 +6,7 @@ from sqlalchemy import Index, PrimaryKeyConstraint, text
 from sqlmodel import Field
 
 from storefront.core.ids import uuid7
-from storefront.models.columns import SQLModel, Uuid, boolean_column, json_column, timestamp_column
+from storefront.models.columns import SQLModel, Uuid, boolean_column, json_column, store_column, timestamp_column
 
 
 class AnalyticsEvent(SQLModel, table=True):
@@ -19,9 +19,9 @@ class AnalyticsEvent(SQLModel, table=True):
         {"postgresql_partition_by": 'RANGE ("timestamp")'},
     )
 
-    id: str = Field(sa_type=Uuid, default_factory=uuid7, primary_key=True)
     # No foreign key: the event queue has one, checked once per batch. A trigger deletes the events of a deleted store.
-    config_id: str = Field(sa_type=Uuid, primary_key=True)
+    config_id: str = store_column(is_reference=False)
+    id: str = Field(sa_type=Uuid, default_factory=uuid7, primary_key=True)
     event: str
     properties: dict[str, Any] = json_column("{}")
     session_id: str | None = None
@@ -42,6 +42,6 @@ class EventId(SQLModel, table=True):
     __tablename__ = "analytics_event_ids"
     __table_args__ = (Index("analytics_event_ids_received_at_idx", text("received_at"), postgresql_using="brin"),)
 
-    config_id: str = Field(sa_type=Uuid, primary_key=True)
+    config_id: str = store_column(is_reference=False)
     id: str = Field(sa_type=Uuid, primary_key=True)
     received_at: str = timestamp_column()

@@ -3,29 +3,41 @@
 from sqlalchemy import ARRAY, Column, DateTime, Index, Text, text
 from sqlalchemy import CheckConstraint as Check
 
-from storefront.models.columns import Field, SQLModel, Uuid, integer_column, timestamp_column, uuid_key_column
+from storefront.models.columns import (
+    Field,
+    SQLModel,
+    Uuid,
+    integer_column,
+    reference_in_store,
+    store_column,
+    timestamp_column,
+    uuid_key_column,
+)
 
 
 class Image(SQLModel, table=True):
     """An image of a store. Products of the store reference it by its URL in `images`.
 
     `place` is the key prefix of the image and its renditions in the object store. `product_id` is the product that references
-    it; if none does, it is null since `detached_at`, and garbage collection deletes the image later. Triggers maintain both.
+    it: commands write it with the product (`writes/image_changes.py`). If none does, it is null since `detached_at`, which a
+    trigger notes, and garbage collection deletes the image later.
     From `swept_at` on the image is not served; its objects are deleted shortly after, then the row.
     """
 
     __tablename__ = "images"
     __table_args__ = (
         Check("width > 0 AND height > 0", name="size"),
+        # The store stays.
+        reference_in_store("product_id", "products", ondelete="SET NULL (product_id)"),
+        Index("images_id_idx", "id"),
+        Index("images_config_id_product_id_idx", "config_id", "product_id"),
         Index("images_detached_idx", "detached_at", postgresql_where=text("product_id IS NULL")),
     )
 
-    id: str = uuid_key_column()
     # No foreign key: after a store is deleted, the row still names the objects to delete.
-    config_id: str = Field(sa_type=Uuid, nullable=False)
-    product_id: str | None = Field(
-        sa_type=Uuid, default=None, foreign_key="products.id", ondelete="SET NULL", nullable=True, index=True
-    )
+    config_id: str = store_column(is_reference=False)
+    id: str = uuid_key_column()
+    product_id: str | None = Field(sa_type=Uuid, default=None, nullable=True)
     place: str
     # The secret part of its URL: 128 random bits in hex. Anyone with the URL can read the image.
     token: str
@@ -33,6 +45,8 @@ class Image(SQLModel, table=True):
     width: int
     height: int
     alt: str | None = None
+    # Where it was fetched from, if it was: imports that name this URL mean the image.
+    source_url: str | None = None
     placeholder: str
     version: int = integer_column(1)
     created_at: str = timestamp_column()
@@ -48,11 +62,11 @@ class ImageUpload(SQLModel, table=True):
     """
 
     __tablename__ = "image_uploads"
-    __table_args__ = (Check("size > 0", name="size"),)
+    __table_args__ = (Check("size > 0", name="size"), Index("image_uploads_id_idx", "id"))
 
-    id: str = uuid_key_column()
     # No foreign key, as above.
-    config_id: str = Field(sa_type=Uuid, nullable=False, index=True)
+    config_id: str = store_column(is_reference=False)
+    id: str = uuid_key_column()
     content_type: str
     size: int
     filename: str | None = None

@@ -14,6 +14,8 @@ from storefront.models.columns import (
     foreign_key_column,
     integer_column,
     json_column,
+    reference_in_store,
+    store_column,
     timestamp_column,
     uuid_key_column,
 )
@@ -38,10 +40,11 @@ class Job(SQLModel, table=True):
         Index("jobs_newest_idx", "config_id", "created_at", "id"),
         Index("jobs_finished_at_idx", "finished_at"),
         Index("jobs_owner_idx", "user_id", "started_at"),
+        Index("jobs_id_idx", "id"),
     )
 
+    config_id: str = store_column()
     id: str = uuid_key_column()
-    config_id: str = foreign_key_column("configs.id")
     user_id: str = foreign_key_column("users.id")
     kind: str
     source: str
@@ -75,8 +78,10 @@ class JobIssue(SQLModel, table=True):
     """A rejected row of an import, or a product that an export could not write. Only the first of a job are stored."""
 
     __tablename__ = "job_issues"
+    __table_args__ = (reference_in_store("job_id", "jobs"),)
 
-    job_id: str = foreign_key_column("jobs.id", primary_key=True)
+    config_id: str = store_column(is_reference=False)
+    job_id: str = Field(sa_type=Uuid, primary_key=True)
     number: int = Field(primary_key=True)
     row: int | None = None
     handle: str | None = None
@@ -84,11 +89,32 @@ class JobIssue(SQLModel, table=True):
     message: str
 
 
+class JobChange(SQLModel, table=True):
+    """What a dry run would change, field by field. `field` is null where a product or variant is created or deleted."""
+
+    __tablename__ = "job_changes"
+
+    __table_args__ = (reference_in_store("job_id", "jobs"),)
+
+    config_id: str = store_column(is_reference=False)
+    job_id: str = Field(sa_type=Uuid, primary_key=True)
+    number: int = Field(primary_key=True)
+    row: int
+    handle: str
+    kind: str
+    variant: str | None = None
+    field: str | None = None
+    old_value: str | None = None
+    new_value: str | None = None
+
+
 class JobHandle(SQLModel, table=True):
     """A handle that a running import has seen, with its row: a later row must not overwrite an earlier one."""
 
     __tablename__ = "job_handles"
+    __table_args__ = (reference_in_store("job_id", "jobs"),)
 
-    job_id: str = foreign_key_column("jobs.id", primary_key=True)
+    config_id: str = store_column(is_reference=False)
+    job_id: str = Field(sa_type=Uuid, primary_key=True)
     handle: str = Field(primary_key=True)
     row: int

@@ -5,7 +5,7 @@ and `image`). Names and values are compared without case. Variants get the spell
 first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from storefront.core.ids import new_id
@@ -44,6 +44,10 @@ class OptionEditor:
                 if not option["values"]:
                     self.options.remove(self._options.pop(name))
 
+    def arrange(self, listed: Sequence[Mapping[str, Any]]) -> None:
+        """Take the order and the swatches of options that are listed by name, with their values. Others follow."""
+        self.options = _arrange(self.options, listed, "name", _arrange_option)
+
     def _adopt_name(self, name: str) -> Option:
         if (option := self._options.get(fold_case(name))) is None:
             option = self._options[fold_case(name)] = {"id": new_id(), "name": name, "values": []}
@@ -57,6 +61,26 @@ class OptionEditor:
             known = self._values[key] = {"id": new_id(), "value": value, "swatch": None}
             self._options[fold_case(name)]["values"].append(known)
         return known
+
+
+def _arrange_option(known: Option | None, entry: Mapping[str, Any]) -> Option:
+    former = known or {"id": new_id(), "name": entry["name"], "values": []}
+    return {**former, "values": _arrange(former["values"], entry["values"], "value", _arrange_value)}
+
+
+def _arrange_value(known: Option | None, entry: Mapping[str, Any]) -> Option:
+    return {"id": new_id(), "value": entry["value"], **(known or {}), "swatch": entry.get("swatch")}
+
+
+def _arrange(
+    stored: Sequence[Option],
+    listed: Sequence[Mapping[str, Any]],
+    key: str,
+    build: Callable[[Option | None, Mapping[str, Any]], Option],
+) -> list[Option]:
+    remaining = {fold_case(entry[key]): entry for entry in stored}
+    arranged = [build(remaining.pop(fold_case(entry[key]), None), entry) for entry in listed]
+    return [*arranged, *remaining.values()]
 
 
 def _collect_pairs(attributes_of_variants: Iterable[Attributes]) -> set[tuple[str, str]]:

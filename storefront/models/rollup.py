@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Identity, Index, Uuid, text
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Identity, Index, Numeric, Uuid, text
 from sqlmodel import Field
 
-from storefront.models.columns import SQLModel, foreign_key_column
+from storefront.models.columns import SQLModel, store_column
 
 
 def _count_column() -> int:
@@ -28,9 +28,11 @@ class QueuedEvents(SQLModel, table=True):
     """Keys of a store's events that are not rolled up yet. A trigger writes them with the events."""
 
     __tablename__ = "analytics_queue"
+    # In the order of ids, whatever their stores.
+    __table_args__ = (Index("analytics_queue_id_idx", "id"),)
 
+    config_id: str = store_column()
     id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
-    config_id: str = foreign_key_column("configs.id")
     ids: list[str] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
     moments: list[str] = Field(sa_column=Column(ARRAY(DateTime(timezone=True)), nullable=False))
 
@@ -44,7 +46,7 @@ class AnalyticsSession(SQLModel, table=True):
     __tablename__ = "analytics_sessions"
     __table_args__ = (Index("analytics_sessions_began_idx", "config_id", "began"),)
 
-    config_id: str = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = store_column()
     session_id: str = Field(primary_key=True)
     began: str = Field(sa_type=DateTime(timezone=True))
     began_with: str = Field(sa_type=Uuid)
@@ -62,7 +64,7 @@ class Totals(SQLModel, table=True):
 
     __tablename__ = "analytics_totals"
 
-    config_id: str = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = store_column()
     grain: int = _grain_column()
     at: str = _interval_start_column()
     page_views: int = _count_column()
@@ -83,7 +85,7 @@ class ProductTotals(SQLModel, table=True):
     __tablename__ = "analytics_products"
     __table_args__: ClassVar = {"postgresql_partition_by": "LIST (grain)"}
 
-    config_id: str = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = store_column()
     grain: int = _grain_column()
     at: str = _interval_start_column()
     product_id: str = Field(sa_type=Uuid, primary_key=True)
@@ -91,12 +93,29 @@ class ProductTotals(SQLModel, table=True):
     add_to_carts: int = _count_column()
 
 
+class PurchaseTotals(SQLModel, table=True):
+    """Purchases of a product in a currency per interval, and the sum of their totals.
+
+    `product_id`: zeros for purchases that name none. `currency`: '' for those without total or currency, whose `amount` is 0.
+    """
+
+    __tablename__ = "analytics_purchases"
+
+    config_id: str = store_column()
+    grain: int = _grain_column()
+    at: str = _interval_start_column()
+    product_id: str = Field(sa_type=Uuid, primary_key=True)
+    currency: str = Field(primary_key=True)
+    purchases: int = _count_column()
+    amount: str = Field(sa_type=Numeric, nullable=False, sa_column_kwargs={"server_default": text("0")})
+
+
 class SourceTotals(SQLModel, table=True):
     """Event counts of a traffic source per interval, with the sessions that began with it."""
 
     __tablename__ = "analytics_sources"
 
-    config_id: str = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = store_column()
     grain: int = _grain_column()
     at: str = _interval_start_column()
     source: str = Field(primary_key=True)

@@ -12,6 +12,7 @@ from storefront.models import (
     Image,
     ImageUpload,
     Job,
+    JobChange,
     JobIssue,
     Product,
     ProductVariant,
@@ -26,6 +27,7 @@ ConfigRow = Config
 DeliveryRow = WebhookDelivery
 ImageRow = Image
 ImageUploadRow = ImageUpload
+JobChangeRow = JobChange
 JobIssueRow = JobIssue
 JobRow = Job
 ProductRow = Product
@@ -40,6 +42,33 @@ class VersionedRow(Protocol):
 
     id: str
     version: int
+
+
+class SignedInUserRow:
+    """A user who presents credentials, for type checkers: with the ids of their stores."""
+
+    id: str
+    owned: list[str]
+    # Everywhere, since the credentials were issued.
+    is_signed_out: bool
+
+
+class IdentityUserRow(SignedInUserRow):
+    """The user of a token's claims, for type checkers."""
+
+    # The claims state a new email address.
+    states_email: bool
+    # The address that the identity stated before.
+    verified_email: str | None
+
+
+class OwnedJobRow:
+    """A job with what decides who may read it, for type checkers."""
+
+    kind: str
+    status: str
+    owner_id: str
+    is_published: bool
 
 
 class FileJobRow:
@@ -58,12 +87,16 @@ __all__ = [
     "ConfigRow",
     "DeliveryRow",
     "FileJobRow",
+    "IdentityUserRow",
     "ImageRow",
     "ImageUploadRow",
+    "JobChangeRow",
     "JobIssueRow",
     "JobRow",
+    "OwnedJobRow",
     "ProductRow",
     "ReviewRow",
+    "SignedInUserRow",
     "UserRow",
     "VariantRow",
     "VersionedRow",

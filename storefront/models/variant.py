@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import JSON, BigInteger, Column, Computed, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Computed, Index, UniqueConstraint
 from sqlalchemy import CheckConstraint as Check
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -10,8 +10,12 @@ from storefront.models.columns import (
     Field,
     SQLModel,
     Uuid,
+    build_amount_check,
     build_strings_only_check,
     integer_column,
+    json_column,
+    reference_in_store,
+    store_column,
     timestamp_column,
     uuid_key_column,
 )
@@ -40,7 +44,7 @@ WEIGHT_UNITS = ("gram", "kilogram", "ounce", "pound")
 
 
 # Of the text of the JSON: its escapes are in lower case already.
-FOLDED_ATTRIBUTES_SQL = "(lower(attributes::text)::jsonb)"
+FOLDED_ATTRIBUTES_SQL = "(lower(attributes::jsonb::text)::jsonb)"
 
 
 def build_variant_name(attributes: Mapping[str, str]) -> str:
@@ -69,35 +73,33 @@ class ProductVariant(SQLModel, table=True):
 
     __tablename__ = "product_variants"
     __table_args__ = (
-        Check("price >= 0", name="price"),
-        Check("compare_at_price >= price", name="compare_at_price"),
+        build_amount_check("price"),
+        build_amount_check("compare_at_price", minimum="price"),
+        build_amount_check("cost"),
         Check("position >= 0", name="position"),
-        Check("cost >= 0", name="cost"),
         Check(f"inventory_policy IN ({', '.join(map(repr, INVENTORY_POLICIES))})", name="inventory_policy"),
         Check(
             "weight IS NULL OR (jsonb_typeof(weight -> 'value') = 'string' AND (weight ->> 'value')::numeric >= 0"
             f" AND weight ->> 'unit' IN ({', '.join(map(repr, WEIGHT_UNITS))})) IS TRUE",
             name="weight",
         ),
-        Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
-        Check(build_strings_only_check("attributes", "$.*"), name="attributes_texts"),
-        # A variant belongs to the store of its product.
-        ForeignKeyConstraint(
-            ["config_id", "product_id"],
-            ["products.config_id", "products.id"],
-            name="product_variants_product_fkey",
-            ondelete="CASCADE",
-        ),
+        Check("json_typeof(attributes) = 'object'", name="attributes"),
+        Check(build_strings_only_check("attributes::jsonb", "$.*"), name="attributes_texts"),
+        reference_in_store("product_id", "products"),
         # At the end of a statement: one UPDATE may exchange the attributes of two variants.
         UniqueConstraint(
-            *("product_id", "attributes_key"), name="product_variants_attributes_key", deferrable=True, initially="IMMEDIATE"
+            *("config_id", "product_id", "attributes_key"),
+            name="product_variants_attributes_key",
+            deferrable=True,
+            initially="IMMEDIATE",
         ),
+        Index("product_variants_id_idx", "id"),
         Index("product_variants_by_sku_idx", "config_id", "sku"),
-        Index("product_variants_in_order_idx", "product_id", "position", "id"),
+        Index("product_variants_in_order_idx", "config_id", "product_id", "position", "id"),
     )
 
+    config_id: str = store_column(is_reference=False)
     id: str = uuid_key_column()
-    config_id: str = Field(sa_type=Uuid, nullable=False)
     product_id: str = Field(sa_type=Uuid, nullable=False)
     # As long as three options of Shopify, joined.
     name: str = writable_column(Text(MAX_NAME_CHARACTERS))
@@ -115,6 +117,9 @@ class ProductVariant(SQLModel, table=True):
     requires_shipping: bool = writable_column(Boolean(), default=True, csv_columns=("Variant Requires Shipping",))
     image: str | None = writable_column(Url(), csv_columns=("Variant Image",))
     is_available: bool = writable_column(Boolean(), default=True)
+    # Cells of imported files that have no field, by the column, such as those of Google Shopping and metafields. Imports and
+    # exports alone know them.
+    kept_cells: dict[str, str] = json_column("{}")
     # The display order, from 0; ties by id.
     position: int = integer_column(0)
     version: int = integer_column(1)

@@ -45,7 +45,7 @@ def summarize_variants(variants: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-# The summary of the product `changed.id`, in the FROM of a statement.
+# The summary of the product `changed.id` of the store that is the parameter `config_id`, in the FROM of a statement.
 SUMMARY_SQL = f"""(
   SELECT
     (array_agg(v.price ORDER BY NOT v.is_available, v.price, v.position, v.id))[1] AS price,
@@ -58,15 +58,17 @@ SUMMARY_SQL = f"""(
     count(*) FILTER (WHERE v.is_available)::integer AS variants_available,
     count(*) FILTER (WHERE v.is_available AND (coalesce(v.inventory, 1) > 0 OR v.inventory_policy = 'continue'))::integer
       AS variants_in_stock
-  FROM product_variants AS v WHERE v.product_id = changed.id
+  FROM product_variants AS v WHERE v.config_id = CAST(:config_id AS uuid) AND v.product_id = changed.id
 ) AS summary"""
 
-# Of the products with the ids of the parameter `ids`, which are locked. Products whose summary is right are not written.
+# Of the products of the store `config_id` with the ids of the parameter `ids`, which are locked. Products whose summary is right
+# are not written.
 SUMMARIZE_PRODUCTS_SQL = f"""
 UPDATE products SET updated_at = now(),
   ({", ".join(SUMMARY_COLUMNS)}) = ({", ".join(f"summary.{name}" for name in SUMMARY_COLUMNS)})
 FROM unnest(CAST(:ids AS uuid[])) AS changed (id) CROSS JOIN LATERAL {SUMMARY_SQL}
-WHERE products.id = changed.id AND summary.variants_total > 0
+WHERE products.config_id = CAST(:config_id AS uuid) AND products.id = changed.id
+  AND summary.variants_total > 0
   AND ({", ".join(f"products.{name}" for name in SUMMARY_COLUMNS)})
       IS DISTINCT FROM ({", ".join(f"summary.{name}" for name in SUMMARY_COLUMNS)})
 """

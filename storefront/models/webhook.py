@@ -8,9 +8,10 @@ from storefront.models.columns import (
     Field,
     SQLModel,
     Uuid,
-    foreign_key_column,
     integer_column,
     json_column,
+    reference_in_store,
+    store_column,
     timestamp_column,
     uuid_key_column,
 )
@@ -27,10 +28,10 @@ class Webhook(SQLModel, table=True):
     """
 
     __tablename__ = "webhooks"
-    __table_args__ = (CheckConstraint("read_as IN ('shopper', 'owner')", name="read_as"),)
+    __table_args__ = (CheckConstraint("read_as IN ('shopper', 'owner')", name="read_as"), Index("webhooks_id_idx", "id"))
 
+    config_id: str = store_column()
     id: str = uuid_key_column()
-    config_id: str = foreign_key_column("configs.id", index=True)
     url: str
     topics: list[str] = _text_array_column()
     query: str | None = None
@@ -62,19 +63,26 @@ class WebhookDelivery(SQLModel, table=True):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
-        Index("webhook_deliveries_newest_idx", "webhook_id", "created_at", "id"),
+        reference_in_store("webhook_id", "webhooks"),
+        Index("webhook_deliveries_id_idx", "id"),
+        Index("webhook_deliveries_newest_idx", "config_id", "webhook_id", "created_at", "id"),
         Index(
             "webhook_deliveries_due_idx",
+            "config_id",
             "webhook_id",
             "next_attempt_at",
             postgresql_where=text("next_attempt_at IS NOT NULL"),
         ),
-        Index("webhook_deliveries_lane_idx", "webhook_id", "lane", "position", "id", postgresql_where=text("state = 'pending'")),
+        Index(
+            *("webhook_deliveries_lane_idx", "config_id", "webhook_id", "lane", "position", "id"),
+            postgresql_where=text("state = 'pending'"),
+        ),
         Index("webhook_deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
+    config_id: str = store_column(is_reference=False)
     id: str = uuid_key_column()
-    webhook_id: str = foreign_key_column("webhooks.id")
+    webhook_id: str = Field(sa_type=Uuid, nullable=False)
     type: str
     position: int = Field(sa_type=BigInteger, nullable=False)
     lane: str = Field(sa_type=Uuid)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Column, Numeric, Table, text
+from sqlalchemy import JSON, Column, Table, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
 from storefront.core.casing import to_camel_case
 from storefront.core.net.network_policy import MAX_URL_CHARACTERS
-from storefront.models.columns import EnumText
+from storefront.models.columns import EnumText, Money
 
 MAX_INT32 = 2_147_483_647
 # Of products and of variants: Shopify has them on each row.
@@ -28,8 +28,15 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Html:
+    """A fragment of HTML that is safe to insert into a page (`core/html.py`). Its text is a field of its own."""
+
+    max_characters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Slug:
-    """A name in URLs."""
+    """A name in URLs, as `normalize_handle` returns it."""
 
     max_characters: int
 
@@ -43,7 +50,7 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """An amount of money with two decimals, 0 to 99,999,999.99."""
+    """An amount of money, 0 or more, with the digits of its store's currency (`core/currencies.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,9 @@ class ItemList:
 
 @dataclass(frozen=True, slots=True)
 class TextMap:
-    """A JSON object of texts by name."""
+    """A JSON object of texts by name, in order."""
 
-    name: Text
+    name: Text | Url
     value: Text
     max_items: int
 
@@ -92,7 +99,7 @@ class Weight:
     units: tuple[str, ...]
 
 
-ValueType = Text | Slug | Url | Amount | Integer | Boolean | Choice | ItemList | TextMap | Weight
+ValueType = Text | Html | Slug | Url | Amount | Integer | Boolean | Choice | ItemList | TextMap | Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +147,12 @@ def _get_column_type(value_type: ValueType) -> Any:
     """The type of the column; None if it follows from the annotation."""
     match value_type:
         case Amount():
-            return Numeric(10, 2)
-        case ItemList() | TextMap() | Weight():
+            return Money
+        case ItemList() | Weight():
             return JSONB
+        case TextMap():
+            # Unlike jsonb, it keeps the order of the names.
+            return JSON
         case Choice():
             return EnumText
     return None
@@ -152,4 +162,5 @@ def _render_default(default: Any) -> str:
     if isinstance(default, str):
         return f"'{default}'"
     json = orjson.dumps(default).decode()
-    return f"'{json}'::jsonb" if isinstance(default, list | dict) else json
+    json_type = "json" if isinstance(default, dict) else "jsonb"
+    return f"'{json}'::{json_type}" if isinstance(default, list | dict) else json

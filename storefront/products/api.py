@@ -7,7 +7,9 @@ from typing import Annotated, cast
 import strawberry
 
 from storefront.core.errors import InvalidInput
+from storefront.core.ids import parse_id
 from storefront.graph import arguments, inputs, loaders
+from storefront.graph.at_least import AtLeast, read_at_least
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.inputs import (
@@ -20,14 +22,29 @@ from storefront.graph.inputs import (
     SortOrder,
 )
 from storefront.graph.json_pushdown import build_product_document, wrap_json_row
-from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, row_limits
+from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, limits, row_limits
 from storefront.graph.pagination import After, Before, MaybeFirst, MaybeLast
 from storefront.graph.permissions import require_visible_store
 from storefront.graph.projection import get_selected_columns
 from storefront.graph.scalars import Position
-from storefront.graph.types.catalogue import Product, ProductConnection, ProductVariant, load_product_connection
+from storefront.graph.types.catalogue import (
+    DID_YOU_MEAN_DESCRIPTION,
+    Product,
+    ProductConnection,
+    ProductVariant,
+    load_product_connection,
+)
 from storefront.models.rows import ProductRow
-from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, load_change_page
+from storefront.products.changes import (
+    DEFAULT_CHANGE_TYPES,
+    FeedChangeType,
+    ProductChangePage,
+    ProductFeed,
+    ProductFeedEvent,
+    load_change_page,
+)
+from storefront.products.list_events import ProductListEvent
+from storefront.products.live_lists import ListKey, ProductList
 from storefront.queries import listing, products, variants
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.listing import Listing, Selection, StoreScope
@@ -44,7 +61,7 @@ FirstChanges = Annotated[
 @strawberry.input(description="Handle of a product, and its store.")
 class ProductHandleInput:
     config_id: strawberry.ID = strawberry.field(description="ID of the store.")
-    handle: str = strawberry.field(description="Handle of the product.")
+    handle: str = strawberry.field(description="Current or former handle of the product.")
 
 
 @strawberry.input(description="SKU, and the store that uses it.")
@@ -57,7 +74,7 @@ class SkuInput:
 class ProductByInput:
     id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the product.")
     handle: ProductHandleInput | None = strawberry.field(
-        default=strawberry.UNSET, description="Handle of the product, and the store."
+        default=strawberry.UNSET, description="Current or former handle, and the store."
     )
     sku: SkuInput | None = strawberry.field(default=strawberry.UNSET, description="SKU of a variant, and the store.")
 
@@ -72,7 +89,7 @@ class ProductVariantByInput:
 class ProductSearchInput:
     config_id: strawberry.ID = strawberry.field(description="ID of the store.")
     q: str | None = strawberry.field(default=None, description="Words to search for.", metadata=SEARCH_LIMITS)
-    category: str | None = strawberry.field(default=None, description="Value of `Product.category`.")
+    category: str | None = strawberry.field(default=None, description="Category path. Categories below it are included.")
     min_price: Decimal | None = strawberry.field(default=None, description="Lowest price of an available variant, inclusive.")
     max_price: Decimal | None = strawberry.field(default=None, description="Highest price of an available variant, inclusive.")
     limit: int = strawberry.field(default=20, description="Maximum number of products, 1 to 100.", metadata=ROW_LIMITS)
@@ -96,14 +113,23 @@ class ProductSearchPage:
     corrected_search: str | None = strawberry.field(
         description="The search that was run instead, if the words as typed found nothing."
     )
+    did_you_mean: str | None = strawberry.field(description=DID_YOU_MEAN_DESCRIPTION)
 
 
 @strawberry.type
 class ProductQuery:
-    @strawberry.field(description="A product that is visible to the viewer, or null.")
+    @strawberry.field(
+        description="A product; null if it does not exist or is not visible. Former handles are followed: compare "
+        "`Product.handle` to redirect."
+    )
     async def product(
-        self, info: Info, by: Annotated[ProductByInput, strawberry.argument(description="How the product is identified.")]
+        self,
+        info: Info,
+        by: Annotated[ProductByInput, strawberry.argument(description="How the product is identified.")],
+        at_least: AtLeast = None,
     ) -> Product | None:
+        if at_least is not None:
+            await read_at_least(info.context, await _find_store_id(info, by.id, by.handle, by.sku), at_least)
         # The document is that of a shopper; owners may see more.
         document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
         row = await _find_product(info, by, document)
@@ -123,8 +149,10 @@ class ProductQuery:
         after: After = None,
         last: MaybeLast = None,
         before: Before = None,
+        at_least: AtLeast = None,
     ) -> ProductConnection | None:
         store = arguments.check_id(config_id, "configId")
+        await read_at_least(info.context, store, at_least)
         selection = inputs.build_selection(filter, search, info.context.get_audience(store))
         listing = Listing(selection, inputs.build_order(sort, selection), arguments.build_window(first, after, last, before))
         connection = await load_product_connection(info, store, listing)
@@ -147,17 +175,25 @@ class ProductQuery:
             info.context.read_database, scope, selection, order, limit, offset, get_selected_columns(info, Product)
         )
         page = Pagination(total=total, page=offset // limit + 1, limit=limit, has_next=offset + limit < total)
-        corrected = scope.corrected_search.text if scope.corrected_search else None
-        return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=corrected)
+        return ProductSearchPage(
+            products=cast(list[Product], rows),
+            pagination=page,
+            corrected_search=scope.corrected_search.text if scope.corrected_search else None,
+            did_you_mean=scope.offered_search.text if scope.offered_search else None,
+        )
 
     @strawberry.field(description="A variant; null if it does not exist or is not visible.")
     async def variant(
         self,
         info: Info,
         by: Annotated[ProductVariantByInput, strawberry.argument(description="How the variant is identified.")],
+        at_least: AtLeast = None,
     ) -> ProductVariant | None:
+        if at_least is not None:
+            await read_at_least(info.context, await _find_store_id(info, by.id, by.sku), at_least)
         if isinstance(by.id, str):
-            row = await info.context.load(loaders.load_variants, arguments.check_id(by.id, "by.id"))
+            key = await loaders.find_row_key(info.context, arguments.check_id(by.id, "by.id"))
+            row = await info.context.load(loaders.load_variants, key) if key else None
         elif by.sku:
             store, sku = arguments.check_id(by.sku.config_id, "by.sku.configId"), arguments.check_text(by.sku.sku, "by.sku.sku")
             row = await variants.load_variant_by_sku(info.context.read_database, store, sku, [*info.context.owned_store_ids])
@@ -201,17 +237,56 @@ class ProductSubscription:
         filter: Annotated[
             ProductFilterInput | None, strawberry.argument(description="Limits the feed to products that match.")
         ] = None,
+        types: Annotated[
+            list[FeedChangeType],
+            strawberry.argument(
+                description="Kinds of changes to send. Resets and heartbeats are sent in any case.",
+                metadata=limits(items=len(FeedChangeType)),
+            ),
+        ] = DEFAULT_CHANGE_TYPES,  # type: ignore[assignment]  # a tuple, because a default is shared
     ) -> AsyncIterable[ProductFeedEvent]:
         store = await require_visible_store(info, config_id)
         selection = inputs.build_selection(filter, None, info.context.get_audience(store))
-        return ProductFeed(info.context, store, after, selection)
+        return ProductFeed(info.context, store, after, selection, types)
+
+    @strawberry.subscription(
+        description="The first products of a list, kept up to date: a snapshot, then each change as it is committed. After a "
+        "lost connection it starts with a new snapshot.",
+        metadata=costs(size=20),
+    )
+    async def product_list(
+        self,
+        info: Info,
+        config_id: ConfigId,
+        filter: MaybeFilter = None,
+        search: SearchText = None,
+        sort: MaybeSort = None,
+        first: Annotated[
+            int,
+            strawberry.argument(description="Number of products to keep up to date, 1 to 100.", metadata=ROW_LIMITS),
+        ] = 20,
+    ) -> AsyncIterable[ProductListEvent]:
+        store = await require_visible_store(info, config_id)
+        selection = inputs.build_selection(filter, search, info.context.get_audience(store))
+        key = ListKey(store, selection, inputs.build_order(sort, selection), arguments.check_row_count(first))
+        return ProductList(info.context, key)
+
+
+async def _find_store_id(info: Info, id_: strawberry.ID | None, *lookups: "ProductHandleInput | SkuInput | None") -> str | None:
+    """The store of what is identified by its id, or by another key and its store; None if it is not known."""
+    if isinstance(id_, str):
+        key = await loaders.find_row_key(info.context, arguments.check_id(id_, "by.id"))
+        return key.config_id if key else None
+    # Of a `@oneOf` input one field is given. The resolver checks its store.
+    return next((parse_id(lookup.config_id) for lookup in lookups if lookup), None)
 
 
 async def _find_product(info: Info, by: ProductByInput, document: JsonDocument | None) -> ProductRow | None:
     database, owned = info.context.read_database, [*info.context.owned_store_ids]
     if isinstance(by.id, str):
-        key = arguments.check_id(by.id, "by.id")
-        load = info.context.load
+        load, key = info.context.load, await loaders.find_row_key(info.context, arguments.check_id(by.id, "by.id"))
+        if key is None:
+            return None
         return await (load(loaders.load_product_documents, key, document) if document else load(loaders.load_products, key))
     if by.handle:
         store, handle = (
@@ -249,4 +324,11 @@ async def _count_or_correct(info: Info, scope: StoreScope, selection: Selection)
     )
     if not corrected_scopes:
         return scope, total
-    return corrected_scopes[0], (await listing.load_counts(info.context.read_database, corrected_scopes, selection))[0]
+    [corrected_total] = await listing.load_counts(info.context.read_database, corrected_scopes, selection)
+    if not corrected_total:
+        return scope, total
+    return (
+        (corrected_scopes[0].offer_correction(), total)
+        if corrected_scopes[0].is_guess
+        else (corrected_scopes[0], corrected_total)
+    )

@@ -1,6 +1,6 @@
 """The log of a store's products for clients: by polling (`productChanges`) or live (`productFeed`), with the same events."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import field
 from datetime import UTC, datetime
@@ -10,19 +10,21 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.casing import to_snake_case
-from storefront.core.db.database import retry_until_available
+from storefront.core.casing import to_camel_case
+from storefront.core.db.database import Database, retry_until_available
 from storefront.execution.strawberry_adapter import declare_enum
 from storefront.feed.hub import Gap
 from storefront.feed.log import GapReason
 from storefront.graph import loaders
 from storefront.graph.context import Context
 from storefront.graph.scalars import Position, format_datetime
-from storefront.graph.types.catalogue import Product
-from storefront.models.rows import ChangeRow, ProductRow
+from storefront.graph.types.catalogue import Config, Product
+from storefront.models.rows import ChangeRow, ConfigRow, ProductRow
+from storefront.models.variant_summary import SETTABLE_COLUMNS
 from storefront.queries import changes, listing
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Selection, StoreScope
+from storefront.queries.memberships import load_memberships
 from storefront.queries.visibility import Audience
 from storefront.serving.run.fanout import SharedSource, SourceStep
 
@@ -51,6 +53,20 @@ class ProductDeletedReason(Enum):
     FILTERED = strawberry.enum_value("filtered", description="It is still visible but no longer matches the filter.")
 
 
+@strawberry.enum(description="Kinds of changes that a feed can have. More values may be added.")
+class FeedChangeType(Enum):
+    PRODUCT = strawberry.enum_value(
+        "product",
+        description="Products: their creation and deletion, what enters and leaves the filter, and changes of their own fields.",
+    )
+    VARIANT = strawberry.enum_value("variant", description="Changes of variants, with their prices and stock.")
+    REVIEW = strawberry.enum_value("review", description="Changes of reviews.")
+    CONFIG = strawberry.enum_value("config", description="Changes of the store itself, as `ConfigUpdated`.")
+
+
+DEFAULT_CHANGE_TYPES = (FeedChangeType.PRODUCT, FeedChangeType.VARIANT, FeedChangeType.REVIEW)
+
+
 @strawberry.interface(
     description="An entry of a store's change log, as the viewer sees it. Apply `position` even if the type is unknown: more "
     "types may be added."
@@ -68,7 +84,7 @@ class _Change(ProductFeedEvent):
     client_mutation_id: str | None = strawberry.field(description="The `clientMutationId` of the mutation that caused this.")
 
 
-@strawberry.type(description="A product was created or became visible to the viewer.")
+@strawberry.type(description="A product was created, became visible to the viewer or came to match the filter.")
 class ProductCreated(_Change):
     product: Product = strawberry.field(description="The product as it is now, which may be newer than this event.")
 
@@ -86,6 +102,12 @@ class ProductDeleted(_Change):
     deleted_reason: ProductDeletedReason = strawberry.field(description="Why the product left the feed.")
 
 
+@strawberry.type(description="The store itself was changed. Sent only if `types` has CONFIG.")
+class ConfigUpdated(_Change):
+    config: Config = strawberry.field(description="The store as it is now, which may be newer than this event.")
+    changed_fields: list[str] = strawberry.field(description='What was changed: "storeName".')
+
+
 @strawberry.type(
     description="Events are missing. Anything may have changed up to this position: refetch, then continue with the same "
     "subscription."
@@ -94,7 +116,7 @@ class FeedReset(ProductFeedEvent):
     reason: GapReason = strawberry.field(description="Why events are missing.")
 
 
-@strawberry.type(description="Sent about every 30 seconds without another event, if the position has moved.")
+@strawberry.type(description="Sent about every 20 seconds without another event, if the position has moved.")
 class FeedHeartbeat(ProductFeedEvent):
     sent_at: datetime = strawberry.field(description="When the heartbeat was sent.")
 
@@ -104,6 +126,7 @@ FEED_EVENT_TYPES: Sequence[type[ProductFeedEvent]] = (
     ProductCreated,
     ProductUpdated,
     ProductDeleted,
+    ConfigUpdated,
     FeedReset,
     FeedHeartbeat,
 )
@@ -129,9 +152,17 @@ async def load_change_page(context: Context, config_id: str, after: int, first: 
 class ProductFeed(SharedSource):
     """The live feed of a store: visible changes after a position, then new ones. Equal subscribers share each event."""
 
-    def __init__(self, context: Context, config_id: str, after: int | None, selection: Selection) -> None:
+    def __init__(
+        self,
+        context: Context,
+        config_id: str,
+        after: int | None,
+        selection: Selection,
+        types: Iterable[FeedChangeType] = DEFAULT_CHANGE_TYPES,
+    ) -> None:
         self._context, self._config_id, self._after, self._selection = context, config_id, after, selection
-        self.key, self.is_public = (config_id, selection), selection.audience is Audience.SHOPPER
+        self._types = frozenset(types)
+        self.key, self.is_public = (config_id, selection, self._types), selection.audience is Audience.SHOPPER
 
     async def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
         """Each log entry with its event for the viewer, None if it is not visible."""
@@ -154,7 +185,7 @@ class ProductFeed(SharedSource):
 
     async def _load_event(self, entry: ChangeRow | Gap) -> ProductFeedEvent | None:
         key = (self.key, entry.position, isinstance(entry, Gap))
-        build_event = partial(_build_event, self._context.fresh(), self._config_id, entry, self._selection)
+        build_event = partial(_build_event, self._context.fresh(), self._config_id, entry, self._selection, self._types)
         # Database outage: the event is delivered once the database is back.
         return await retry_until_available(partial(self._context.feed.events.call, key, build_event))
 
@@ -163,85 +194,118 @@ def _build_heartbeat(position: int) -> FeedHeartbeat:
     return FeedHeartbeat(position=Position(position), sent_at=format_datetime(datetime.now(UTC)))
 
 
-async def _build_event(context: Context, config_id: str, entry: ChangeRow | Gap, selection: Selection) -> ProductFeedEvent | None:
+async def _build_event(
+    context: Context, config_id: str, entry: ChangeRow | Gap, selection: Selection, types: Collection[FeedChangeType]
+) -> ProductFeedEvent | None:
     if isinstance(entry, Gap):
         return FeedReset(position=Position(entry.position), reason=entry.reason)
-    events = await build_events(context, config_id, [entry], selection)
+    events = await build_events(context, config_id, [entry], selection, types)
     return events[0] if events else None
 
 
 async def build_events(
-    context: Context, config_id: str, entries: Sequence[ChangeRow], selection: Selection
+    context: Context,
+    config_id: str,
+    entries: Sequence[ChangeRow],
+    selection: Selection,
+    types: Collection[FeedChangeType] = DEFAULT_CHANGE_TYPES,
 ) -> list[ProductFeedEvent]:
-    """The events of log entries for the viewer. Visibility is checked now, at delivery."""
-    visible_entries = [
-        (entry, kind) for entry in entries if (kind := changes.classify_entry(entry, selection.audience)) is not None
-    ]
-    live_ids = dict.fromkeys(str(entry.product_id) for entry, kind in visible_entries if kind in ("created", "updated"))
-    products = await _load_products(context, config_id, list(live_ids), selection)
-    events = [
-        _build_product_event(entry, kind, products.get(str(entry.product_id)), selection) for entry, kind in visible_entries
-    ]
-    is_closed = any(isinstance(event, ProductDeleted) for event in events) and await _is_closed(context, config_id)
+    """The events of log entries for the viewer. Products are visible or not now; filters match them at the time of the entry."""
+    changes_by_position = await _classify_entries(context, config_id, entries, selection)
+    shown = [(entry, kind) for entry in entries if (kind := changes_by_position.get(entry.position)) is not None]
+    live_ids = dict.fromkeys(str(entry.product_id) for entry, kind in shown if kind in _KINDS_WITH_PRODUCT)
+    products = await load_products_by_ids(context.read_database, config_id, list(live_ids), selection.audience)
+    # Null if the store is no longer visible to the viewer.
+    is_store_needed = any(
+        kind in ("configured", "deleted", "filtered") or (kind in _KINDS_WITH_PRODUCT and str(entry.product_id) not in products)
+        for entry, kind in shown
+    )
+    store = await context.load(loaders.load_configs, config_id) if is_store_needed else None
+    events = [_build_change_event(entry, kind, products.get(str(entry.product_id)), store, types) for entry, kind in shown]
     # Shoppers of an unpublished store get, or got, events that its products are gone; later entries concern its owner only.
-    return [event for event in events if event is not None and not (is_closed and isinstance(event, ProductDeleted))]
+    return [event for event in events if event is not None and (store is not None or not isinstance(event, ProductDeleted))]
 
 
-async def _is_closed(context: Context, config_id: str) -> bool:
-    """Whether the store is no longer visible to the viewer."""
-    return await context.load(loaders.load_configs, config_id) is None
+# The kinds of changes whose events have the product.
+_KINDS_WITH_PRODUCT = ("created", "updated")
+# What a change of a visible product is to a feed with a filter, by whether it matched before and after.
+_KIND_BY_MEMBERSHIP = {(False, True): "created", (True, True): "updated", (True, False): "filtered"}
 
 
-async def _load_products(context: Context, config_id: str, ids: list[str], selection: Selection) -> dict[str, ProductRow]:
-    allowed = dict(selection.filters).get("ids", ids)
-    selected_ids = tuple(id_ for id_ in ids if id_ in allowed)
-    if not selected_ids:
+async def _classify_entries(
+    context: Context, config_id: str, entries: Sequence[ChangeRow], selection: Selection
+) -> dict[int, str | None]:
+    """The kind of each entry that concerns the viewer, by its position: those of `classify_entry`, or "filtered"."""
+    ids = dict(selection.filters).get("ids")
+    kinds: dict[int, str | None] = {
+        entry.position: changes.classify_entry(entry, selection.audience)
+        for entry in entries
+        if ids is None or entry.product_id is None or entry.product_id in ids
+    }
+    updated = [entry for entry in entries if kinds.get(entry.position) in _KINDS_WITH_PRODUCT]
+    if selection.filters and updated:
+        memberships = await load_memberships(context.read_database, config_id, updated, selection)
+        for position, membership in memberships.items():
+            was_member = membership.before and kinds[position] == "updated"
+            kinds[position] = _KIND_BY_MEMBERSHIP.get((was_member, membership.after))
+    return kinds
+
+
+async def load_products_by_ids(
+    database: Database, config_id: str, ids: Sequence[str], audience: Audience
+) -> dict[str, ProductRow]:
+    """Those of the products of a store that an audience may see, whole, by id."""
+    if not ids:
         return {}
-    product_selection = Selection(selection.audience, (*selection.without_filters("ids").filters, ("ids", selected_ids)))
-    list_ = Listing(product_selection, listing.UNORDERED, Window(len(selected_ids)))
-    (result,) = await listing.load_pages(context.read_database, [StoreScope(config_id)], list_)
+    list_ = Listing(Selection(audience, (("ids", tuple(ids)),)), listing.UNORDERED, Window(len(ids)))
+    (result,) = await listing.load_pages(database, [StoreScope(config_id)], list_)
     return {row.id: row for row in result.page.rows}
 
 
-def _build_product_event(
-    entry: ChangeRow, kind: str, product: ProductRow | None, selection: Selection
+def _build_change_event(
+    entry: ChangeRow, kind: str, product: ProductRow | None, store: ConfigRow | None, types: Collection[FeedChangeType]
 ) -> ProductFeedEvent | None:
     if kind in ("opened", "closed"):
         return FeedReset(position=Position(entry.position), reason=GapReason.VISIBILITY_CHANGED)
+    if _list_types(kind, entry.changed_fields).isdisjoint(types):
+        return None
+    if kind in _KINDS_WITH_PRODUCT and product is None:
+        # Every change yields one event, even if its product is no longer visible.
+        kind = "deleted"
     common_fields: dict[str, Any] = {
         "position": entry.position,
         "occurred_at": entry.occurred_at,
         "client_mutation_id": entry.client_mutation_id,
     }
-    if kind == "deleted" or product is None:
-        # Every change yields one event, even if its product is no longer visible.
-        if not _may_leave_view(entry, kind, selection):
-            return None
-        # With a filter the product was visible after this change. If it no longer is, a later entry says so.
-        is_filtered = kind != "deleted" and bool(selection.filters)
-        reason = ProductDeletedReason.FILTERED if is_filtered else ProductDeletedReason.REMOVED
-        return ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)), deleted_reason=reason)
-    if kind == "created":
-        return ProductCreated(**common_fields, product=cast(Product, product))
-    return ProductUpdated(**common_fields, product=cast(Product, product), changed_fields=entry.changed_fields)
+    match kind:
+        case "configured":
+            return (
+                ConfigUpdated(**common_fields, config=cast(Config, store), changed_fields=entry.changed_fields) if store else None
+            )
+        case "created":
+            return ProductCreated(**common_fields, product=cast(Product, product))
+        case "updated":
+            return ProductUpdated(**common_fields, product=cast(Product, product), changed_fields=entry.changed_fields)
+    reason = ProductDeletedReason.FILTERED if kind == "filtered" else ProductDeletedReason.REMOVED
+    return ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)), deleted_reason=reason)
 
 
-# The product fields that each filter depends on. Filters not listed depend on nothing that a change can alter.
-_FIELDS_BY_FILTER = {
-    "categories": "category",
-    "statuses": "status",
-    "min_price": "price",
-    "max_price": "price",
-    "attributes": "variants",
-    "in_stock": "inventory",
-}
+# Fields of a product that follow its variants, or the other way round.
+_SHARED_FIELDS = {*map(to_camel_case, SETTABLE_COLUMNS), "options"}
 
 
-def _may_leave_view(entry: ChangeRow, kind: str, selection: Selection) -> bool:
-    """Whether a product that does not match the filter may have matched it before the change."""
-    if kind == "deleted" or not selection.filters:
-        return True
-    changed = {to_snake_case(name).partition(".")[0] for name in entry.changed_fields} | {
-        segment for name in entry.changed_fields for segment in name.split(".")
-    }
-    return any(_FIELDS_BY_FILTER.get(name, name) in changed for name, _ in selection.filters)
+def _list_types(kind: str, changed_fields: Iterable[str]) -> set[FeedChangeType]:
+    """The types that a change is of."""
+    if kind == "configured":
+        return {FeedChangeType.CONFIG}
+    types = set() if kind == "updated" else {FeedChangeType.PRODUCT}
+    for field_name in changed_fields:
+        match field_name.partition(".")[0]:
+            case "variants":
+                types.add(FeedChangeType.VARIANT)
+            case "reviews":
+                types.add(FeedChangeType.REVIEW)
+            case name:
+                types |= {FeedChangeType.PRODUCT, FeedChangeType.VARIANT} if name in _SHARED_FIELDS else {FeedChangeType.PRODUCT}
+    # An entry that names no field is a change of the product.
+    return types or {FeedChangeType.PRODUCT}

@@ -12,6 +12,15 @@ from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, events
+from storefront.models.row_keys import (
+    IN_STORES_SQL,
+    bind_store,
+    bind_store_type,
+    build_store_parameters,
+    build_store_sql,
+    have_single_store,
+    is_any_store,
+)
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, bind_text_array, group_by_parent
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
@@ -38,7 +47,6 @@ from storefront.queries.rollups import (
     list_surrounding_days,
     split_span,
 )
-from storefront.queries.visibility import any_of_ids
 
 # Sources in a breakdown; beyond these there are only one-off campaigns and stray hosts.
 MAX_SOURCES = 100
@@ -92,14 +100,16 @@ _FIGURES_SQL = f"{WITH_PIECES_SQL} SELECT config_id AS parent_id, {_SUMS_SQL} FR
 async def load_figures(database: Database, keys: Sequence[str], span: Span) -> list[EventCounts]:
     """The figures of each store."""
     rows = align_by_key(
-        await database.fetch(_select_figures(), _build_parameters(keys, split_span(span.start, span.end))), keys, "parent_id"
+        await database.fetch(_select_figures(have_single_store(keys)), _build_parameters(keys, split_span(span.start, span.end))),
+        keys,
+        "parent_id",
     )
     return [EventCounts(*row[1:]) if row else EventCounts() for row in rows]
 
 
 @cache
-def _select_figures() -> Statement:
-    return _compile_statement(_FIGURES_SQL)
+def _select_figures(is_single_store: bool) -> Statement:
+    return _compile_statement(_FIGURES_SQL, is_single_store)
 
 
 class SeriesPoint(NamedTuple):
@@ -121,18 +131,19 @@ async def load_series(
     # No grain may cross a boundary between intervals.
     span_pieces = split_span(span.start, span.end, max_grain=find_common_grain(starts[1:]))
     rows = group_by_parent(
-        await database.fetch(_select_series(), _build_parameters(keys, span_pieces) | {"starts": starts}), keys
+        await database.fetch(_select_series(have_single_store(keys)), _build_parameters(keys, span_pieces) | {"starts": starts}),
+        keys,
     )
     timestamps = [start.strftime("%Y-%m-%dT%H:%M:%SZ") for start in starts]
     return [_build_points(timestamps, store_rows) for store_rows in rows]
 
 
 @cache
-def _select_series() -> Statement:
+def _select_series(is_single_store: bool) -> Statement:
     sums = ", ".join(f"sum({name})::bigint AS {name}" for name in SeriesPoint._fields[1:])
     bucket = "width_bucket(at, :starts) AS bucket"
     sql = f"{WITH_PIECES_SQL} SELECT config_id AS parent_id, {bucket}, {sums} FROM ({_TOTALS_SQL}) AS total GROUP BY 1, 2"
-    return _compile_statement(sql, bindparam("starts", type_=ARRAY(TIMESTAMP_TYPE)))
+    return _compile_statement(sql, is_single_store, bindparam("starts", type_=ARRAY(TIMESTAMP_TYPE)))
 
 
 def _build_points(timestamps: list[str], rows: list[Row]) -> list[SeriesPoint]:
@@ -191,7 +202,7 @@ possible AS MATERIALIZED (
 within AS (
   SELECT config_id, product_id, part.clicks, part.add_to_carts
   FROM possible CROSS JOIN unnest(:unit_grains, :unit_starts_of) AS unit (grain, at) CROSS JOIN LATERAL (
-    SELECT clicks, add_to_carts FROM analytics_products AS row WHERE row.config_id = possible.config_id
+    SELECT clicks, add_to_carts FROM analytics_products AS row WHERE {IN_STORES_SQL} AND row.config_id = possible.config_id
       AND row.grain = unit.grain AND row.at = unit.at AND row.product_id = possible.product_id OFFSET 0
   ) AS part
   WHERE (SELECT count(*) FROM possible) <= {_MAX_PRODUCTS_BY_ID}
@@ -212,33 +223,35 @@ async def load_top_products(database: Database, keys: Sequence[str], span: Span,
     )
     if not (day_pieces and fine_pieces):
         return group_by_parent(
-            await database.fetch(_select_top_products(), _build_parameters(keys, span_pieces) | {"limit": limit}), keys
+            await database.fetch(
+                _select_top_products(have_single_store(keys)), _build_parameters(keys, span_pieces) | {"limit": limit}
+            ),
+            keys,
         )
     end_parameters = build_piece_parameters(list_surrounding_days(fine_pieces), "around_") | build_piece_parameters(
         fine_pieces, "fine_"
     )
     end_parameters |= build_piece_parameters(list_single_grains(fine_pieces), "unit_")
     parameters = {
-        "ids": list(keys),
+        **build_store_parameters(keys),
         **build_piece_parameters(day_pieces),
         **build_edge_parameters(span_pieces),
         **end_parameters,
         "limit": limit,
     }
-    return group_by_parent(await database.fetch(_select_top_products_by_day(), parameters), keys)
+    rows = await database.fetch(_select_top_products_by_day(have_single_store(keys)), parameters)
+    return group_by_parent(rows, keys)
 
 
 @cache
-def _select_top_products() -> Statement:
-    return _compile_statement(_TOP_PRODUCTS_SQL, bindparam("limit"))
+def _select_top_products(is_single_store: bool) -> Statement:
+    return _compile_statement(_TOP_PRODUCTS_SQL, is_single_store, bindparam("limit"))
 
 
 @cache
-def _select_top_products_by_day() -> Statement:
-    unit_types = bind_piece_types("unit_")[:2]
-    return _compile_statement(
-        _TOP_PRODUCTS_BY_DAY_SQL, bindparam("limit"), *bind_piece_types("around_"), *bind_piece_types("fine_"), *unit_types
-    )
+def _select_top_products_by_day(is_single_store: bool) -> Statement:
+    types = bindparam("limit"), *bind_piece_types("around_"), *bind_piece_types("fine_"), *bind_piece_types("unit_")[:2]
+    return _compile_statement(_TOP_PRODUCTS_BY_DAY_SQL, is_single_store, *types)
 
 
 _SOURCES_SQL = f"""
@@ -265,13 +278,14 @@ ORDER BY parent_id, place
 async def load_sources(database: Database, keys: Sequence[str], span: Span) -> list[list[Row]]:
     """The traffic sources of each store, those with the most sessions first."""
     return group_by_parent(
-        await database.fetch(_select_sources(), _build_parameters(keys, split_span(span.start, span.end))), keys
+        await database.fetch(_select_sources(have_single_store(keys)), _build_parameters(keys, split_span(span.start, span.end))),
+        keys,
     )
 
 
 @cache
-def _select_sources() -> Statement:
-    return _compile_statement(_SOURCES_SQL)
+def _select_sources(is_single_store: bool) -> Statement:
+    return _compile_statement(_SOURCES_SQL, is_single_store)
 
 
 # Minutes without an event after which a session is not active.
@@ -279,7 +293,7 @@ ACTIVE_MINUTES = 5
 # Each session is counted in the minute of its last event: this reads six rows, for any number of sessions.
 _ACTIVE_SESSIONS_SQL = f"""
 SELECT (SELECT coalesce(sum(last_seen_sessions), 0) FROM analytics_totals
-    WHERE config_id = configs.id AND grain = {MINUTE_SECONDS}
+    WHERE config_id = :id AND grain = {MINUTE_SECONDS}
         AND at >= {DATE_BIN_SQL.format(grain=MINUTE_SECONDS, moment=f"now() - interval '{ACTIVE_MINUTES} minutes'")}) AS active
 FROM configs WHERE id = :id AND user_id = :owner
 """
@@ -297,12 +311,12 @@ def _select_active_sessions() -> Statement:
 
 
 def _build_parameters(keys: Sequence[str], span_pieces: Sequence[SpanPiece]) -> dict[str, Any]:
-    return {"ids": list(keys), **build_piece_parameters(span_pieces), **build_edge_parameters(span_pieces)}
+    return {**build_store_parameters(keys), **build_piece_parameters(span_pieces), **build_edge_parameters(span_pieces)}
 
 
-def _compile_statement(sql: str, *extra_types: Any) -> Statement:
-    types = bindparam("ids", type_=ARRAY(UUID)), *bind_piece_types(), *EDGE_PARAMETER_TYPES, *extra_types
-    return compile_statement(text(sql).bindparams(*types), needs_custom_plan=True)
+def _compile_statement(sql: str, is_single_store: bool, *extra_types: Any) -> Statement:
+    types = bind_store_type(is_single_store), *bind_piece_types(), *EDGE_PARAMETER_TYPES, *extra_types
+    return compile_statement(text(build_store_sql(sql, is_single_store)).bindparams(*types), needs_custom_plan=True)
 
 
 # ---------------------------------------------------------------------------------------------- intervals
@@ -380,7 +394,8 @@ async def load_events_of_stores(
     database: Database, keys: Sequence[str], event_filter: EventFilter, window: keyset.Window
 ) -> list[keyset.Page]:
     """A page of each store's events, newest first."""
-    build_statement, parameters = partial(_select_events_of_stores, event_filter.names), event_filter.build_parameters()
+    build_statement = partial(_select_events_of_stores, have_single_store(keys), event_filter.names)
+    parameters = {**build_store_parameters(keys), **event_filter.build_parameters()}
     list_name = ("events", event_filter)
     return await load_page_per_parent(
         database, build_statement, window, list_name, keys, "config_id", parameters, key_column="timestamp"
@@ -388,22 +403,24 @@ async def load_events_of_stores(
 
 
 @cache
-def _select_events_of_stores(filters: tuple[str, ...], has_cursor: bool) -> Statement:
-    rows = select(events).where(events.c.config_id == configs.c.id, *(_FILTER_CONDITIONS[name] for name in filters))
+def _select_events_of_stores(is_single_store: bool, filters: tuple[str, ...], has_cursor: bool) -> Statement:
+    store = bind_store() if is_single_store else configs.c.id
+    rows = select(events).where(events.c.config_id == store, *(_FILTER_CONDITIONS[name] for name in filters))
     page = limit_newest(rows, events.c.timestamp, events.c.id, has_cursor=has_cursor)
-    return compile_statement(select_per_parent(configs, page))
+    return compile_statement(select_per_parent(configs, page, is_any_store(configs.c.id, is_single_store)))
 
 
 async def count_events_of_stores(database: Database, keys: Sequence[str], event_filter: EventFilter) -> list[int]:
     """The number of these events of each store."""
-    parameters = {"ids": list(keys), **event_filter.build_parameters()}
-    rows = align_by_key(await database.fetch(_select_event_counts(event_filter.names), parameters), keys, "config_id")
+    parameters = {**build_store_parameters(keys), **event_filter.build_parameters()}
+    statement = _select_event_counts(have_single_store(keys), event_filter.names)
+    rows = align_by_key(await database.fetch(statement, parameters), keys, "config_id")
     return [row.count if row else 0 for row in rows]
 
 
 @cache
-def _select_event_counts(filters: tuple[str, ...]) -> Statement:
+def _select_event_counts(is_single_store: bool, filters: tuple[str, ...]) -> Statement:
     counts = select(events.c.config_id, func.count().label("count")).where(
-        events.c.config_id == any_of_ids("ids"), *(_FILTER_CONDITIONS[name] for name in filters)
+        is_any_store(events.c.config_id, is_single_store), *(_FILTER_CONDITIONS[name] for name in filters)
     )
     return compile_statement(counts.group_by(events.c.config_id))

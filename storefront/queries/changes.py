@@ -1,4 +1,4 @@
-"""A store's log for an audience: an entry is a creation, an update, a deletion, a reset, or not visible."""
+"""A store's log for an audience: an entry is a change of a product or of the store, a reset, or not visible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,14 +41,22 @@ async def _load_next_page(database: Database, config_id: str, position: int, lim
 
 
 def classify_entry(entry: ChangeRow, audience: Audience) -> str | None:
-    """The kind of an entry for an audience: "created", "updated", "deleted", "opened" or "closed"; None if not visible."""
+    """The kind of an entry for an audience; None if not visible.
+
+    Of a product "created", "updated" or "deleted"; of the store "opened", "closed" or "configured".
+    """
     if entry.product_id is not None:
         return (
             str(entry.kind).removeprefix("product_")
             if audience is Audience.OWNER
             else _SHOPPER_PRODUCT_CHANGES.get(_get_visibility(entry))
         )
-    return _SHOPPER_STORE_CHANGES.get(_get_visibility(entry)) if audience is Audience.SHOPPER else None
+    is_configured = entry.entity_id == entry.config_id and bool(entry.changed_fields)
+    if audience is Audience.OWNER:
+        return "configured" if is_configured else None
+    if _get_visibility(entry) == (True, True):
+        return "configured" if is_configured else None
+    return _SHOPPER_STORE_CHANGES.get(_get_visibility(entry))
 
 
 def _get_visibility(entry: ChangeRow) -> tuple[bool, bool]:

@@ -26,13 +26,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.models import configs, products, reviews, variants
+from storefront.models.review import IS_PUBLISHED_RANGE
 from storefront.models.rows import ProductRow
 from storefront.queries import keyset
 from storefront.queries.projection import list_returned_columns
-from storefront.queries.visibility import is_variant_available
+from storefront.queries.visibility import is_review_published, is_variant_available
 
 # The columns of a product that a field is computed from.
-PRICE_RANGE_COLUMNS = ("price", "max_price")
+PRICE_RANGE_COLUMNS = ("config_id", "price", "max_price")
 REVIEW_SUMMARY_COLUMNS = ("rating", "rating_counts")
 VARIANT_COUNT_COLUMNS = ("variants_total", "variants_available")
 
@@ -43,6 +44,12 @@ VARIANT_SORT_KEYS = {
     "created_at": keyset.SortKey(variants.c.created_at, keyset.is_timestamp),
 }
 REVIEW_ORDER = tuple(keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True))
+
+
+def select_currency(config_id: ColumnElement[Any]) -> ColumnElement[str]:
+    """The currency of a store."""
+    config = configs.alias()
+    return select(config.c.currency).where(config.c.id == config_id).correlate_except(config).scalar_subquery()
 
 
 def select_review_summary(product: FromClause) -> dict[str, ColumnElement[Any]]:
@@ -84,35 +91,38 @@ def get_variant_count_column(available_only: bool) -> str:
 
 
 # The columns of a variant as clients read it, and the columns of its product that those of them are computed from.
-VARIANT_COLUMN_NAMES = (*(str(column.key) for column in list_returned_columns(variants)), "in_stock", "currency")
+VARIANT_COLUMN_NAMES = (*(str(column.key) for column in list_returned_columns(variants)), "image_alt", "in_stock", "currency")
 PRODUCT_COLUMNS_OF_VARIANT = {
     "in_stock": "track_inventory",
     "image": "images",
+    "image_alt": "image_alts",
 }
 
 
 def build_variant_columns(
-    names: Iterable[str], product: FromClause = products, *, is_owner: bool | ColumnElement[bool]
+    names: Iterable[str], config_id: ColumnElement[Any], product: FromClause = products, *, is_owner: bool | ColumnElement[bool]
 ) -> list[ColumnElement[Any]]:
-    """Columns of VARIANT_COLUMN_NAMES of a variant of this product. `is_owner`: whether the viewer owns the store."""
+    """Columns of VARIANT_COLUMN_NAMES of a variant of this store and product. `is_owner`: whether the viewer owns the store."""
     requested = set(names)
-    return [_build_variant_column(name, product, is_owner) for name in VARIANT_COLUMN_NAMES if name in requested]
+    return [_build_variant_column(name, config_id, product, is_owner) for name in VARIANT_COLUMN_NAMES if name in requested]
 
 
-def _build_variant_column(name: str, product: FromClause, is_owner: bool | ColumnElement[bool]) -> ColumnElement[Any]:
+def _build_variant_column(
+    name: str, config_id: ColumnElement[Any], product: FromClause, is_owner: bool | ColumnElement[bool]
+) -> ColumnElement[Any]:
     match name:
         case "in_stock":
             # Not tracked, not counted (null), more than none left, or sold beyond stock.
             has_stock = func.coalesce(variants.c.inventory, 1) > 0
             return or_(not_(product.c.track_inventory), has_stock, variants.c.inventory_policy == CONTINUE_POLICY).label(name)
         case "currency":
-            config = configs.alias()
-            currency = select(config.c.currency).where(config.c.id == variants.c.config_id).correlate(variants)
-            return currency.scalar_subquery().label(name)
+            return select_currency(config_id).label(name)
         case "image":
             # The product may no longer have it.
             is_shown = product.c.images.op("?", return_type=Boolean())(variants.c.image)
             return case((is_shown, variants.c.image)).label(name)
+        case "image_alt":
+            return product.c.image_alts.op("->>", return_type=Text())(variants.c.image).label(name)
         case "cost":
             if is_owner is True:
                 return variants.c.cost
@@ -120,12 +130,21 @@ def _build_variant_column(name: str, product: FromClause, is_owner: bool | Colum
     return variants.c[name]
 
 
+def is_variant_of_product(config_id: ColumnElement[Any], product: FromClause = products) -> ColumnElement[bool]:
+    """Whether a variant is of a product of this store."""
+    return and_(variants.c.config_id == config_id, variants.c.product_id == product.c.id)
+
+
 def select_variants(
-    columns: list[ColumnElement[Any]], product: FromClause, *conditions: ColumnElement[bool], available_only: bool
+    columns: list[ColumnElement[Any]],
+    config_id: ColumnElement[Any],
+    product: FromClause,
+    *conditions: ColumnElement[bool],
+    available_only: bool,
 ) -> Select[Any]:
-    """The variants of a product, without order. Correlated with `product`."""
+    """The variants of a product of this store, without order. Correlated with `product`."""
     visible = [is_variant_available()] if available_only else []
-    return select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible).correlate(product)
+    return select(*columns).where(is_variant_of_product(config_id, product), *conditions, *visible).correlate(product)
 
 
 def order_variants(sort_key: str = "position", *, descending: bool = False) -> list[ColumnElement[Any]]:
@@ -134,18 +153,21 @@ def order_variants(sort_key: str = "position", *, descending: bool = False) -> l
     return keyset.order_by_key(key, variants.c.id, True) if descending else [key, variants.c.id]
 
 
-def is_review_of_product(product: FromClause) -> ColumnElement[bool]:
-    """Whether a review is of a product. By the store as well, with which the indexes begin."""
-    return and_(reviews.c.config_id == product.c.config_id, reviews.c.product_id == product.c.id)
+def is_review_of_product(config_id: ColumnElement[Any], product: FromClause = products) -> ColumnElement[bool]:
+    """Whether a review is of a product of this store."""
+    return and_(reviews.c.config_id == config_id, reviews.c.product_id == product.c.id)
 
 
 def select_reviews(
-    columns: list[ColumnElement[Any]], product: FromClause, rating: ColumnElement[int] | None = None
+    columns: list[ColumnElement[Any]],
+    config_id: ColumnElement[Any],
+    product: FromClause,
+    rating: ColumnElement[int] | None = None,
 ) -> Select[Any]:
-    """The reviews of a product, of all or with this number of stars, without order. Correlated with `product`."""
-    if rating is None:
-        return select(*columns).where(is_review_of_product(product)).correlate(product)
-    # Without the store: the planner multiplies the selectivities of both keys, expects one row, and then filters the index of all
-    # the product's reviews instead of reading that of their ratings.
-    has_rating = (reviews.c.product_id == product.c.id, reviews.c.rating == rating)
-    return select(*columns).where(*has_rating).correlate(product)
+    """The published reviews of a product of this store, of all or with this number of stars, without order. Correlated with
+    `product`.
+    """
+    # The planner expects hardly any rows of one product. It would filter the reviews of all ratings if it could, and read them
+    # all for a rare one.
+    is_listed = [is_review_published()] if rating is None else [IS_PUBLISHED_RANGE, reviews.c.rating == rating]
+    return select(*columns).where(*is_listed, is_review_of_product(config_id, product)).correlate(product)

@@ -13,11 +13,16 @@ from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.image_processing import ENCODER_FORMATS
 from storefront.models import images
+from storefront.models.row_keys import RowKey, are_of_single_store, build_key_parameters
 from storefront.models.rows import ImageRow
 from storefront.queries.batching import align_by_key
-from storefront.queries.visibility import any_of_ids
+from storefront.queries.paging import select_of_keys
+from storefront.queries.store_lookup import find_row_key
 
 MEDIA_PATH = "/media"
+# Key prefixes of images in the object storage. Pictures below the second are shared by several images, and never deleted.
+MEDIA_PREFIX = "media/"
+SHARED_PREFIX = f"{MEDIA_PREFIX}shared/"
 # The widths of renditions in pixels; each image also has its original width.
 RENDITION_WIDTHS = (32, 64, 128, 256, 384, 512, 640, 768, 1_024, 1_280, 1_600, 2_048, 2_560, 3_200)
 # The rendition at the original width.
@@ -44,20 +49,22 @@ class ProductImage(NamedTuple):
     place: str | None = None
 
 
-async def load_images_by_ids(database: Database, keys: Sequence[str]) -> list[ImageRow | None]:
-    """The images with these ids."""
-    return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
+async def load_images_by_keys(database: Database, keys: Sequence[RowKey]) -> list[ImageRow | None]:
+    """The images with these keys."""
+    rows = await database.fetch(_select_by_keys(are_of_single_store(keys)), build_key_parameters(keys))
+    return align_by_key(rows, [key.id for key in keys])
 
 
 @cache
-def _select_by_ids() -> Statement:
-    return compile_statement(select(images).where(images.c.id == any_of_ids("ids")), depends_on=INHERITED_DEPENDENCY)
+def _select_by_keys(is_single_store: bool) -> Statement:
+    return compile_statement(select_of_keys(select(images), images, is_single_store), depends_on=INHERITED_DEPENDENCY)
 
 
 async def load_image_by_address_key(database: Database, address_key: str) -> ImageRow | None:
     """The image with this key (id and token) in its URL; None if the token is wrong."""
     key_match = re.fullmatch(_ADDRESS_KEY_PATTERN, address_key)
-    (row,) = await load_images_by_ids(database, [key_match["id"]]) if key_match else [None]
+    key = await find_row_key(database, key_match["id"]) if key_match else None
+    (row,) = await load_images_by_keys(database, [key]) if key else [None]
     is_valid_token = row is not None and key_match is not None and compare_digest(row.token, key_match["token"])
     return row if is_valid_token else None
 
@@ -73,12 +80,19 @@ def parse_image_id(address: str) -> str | None:
     return match["id"] if match else None
 
 
-def resolve_product_image(address: str, config_id: str, images_by_id: Mapping[str, ImageRow | None]) -> ProductImage:
-    """The image of a product's URL. Images of other stores are treated as external."""
-    row = images_by_id.get(parse_image_id(address) or "")
-    if row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address:
+def resolve_product_image(
+    address: str, config_id: str, images_by_key: Mapping[RowKey, ImageRow | None], alt: str | None = None
+) -> ProductImage:
+    """The image of a URL that this store shows. Images of other stores are treated as external. `alt`: of an external image."""
+    row = images_by_key.get(RowKey(config_id, parse_image_id(address) or ""))
+    if row is not None and is_image_address(row, address):
         return build_product_image(address, row)
-    return ProductImage(address, str(uuid5(NAMESPACE_URL, address)))
+    return ProductImage(address, str(uuid5(NAMESPACE_URL, address)), alt=alt)
+
+
+def is_image_address(row: ImageRow, address: str) -> bool:
+    """Whether a URL with the id of this image is the URL of the image."""
+    return row.swept_at is None and f"-{row.token}/" in address
 
 
 def build_product_image(address: str, row: ImageRow) -> ProductImage:

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    CTE,
     JSON,
     TIMESTAMP,
     Boolean,
@@ -24,12 +25,17 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    any_,
     case,
+    column,
     func,
     literal_column,
     select,
     true,
 )
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from storefront.models import configs, products, reviews, users
 from storefront.models.columns import EnumText
@@ -41,11 +47,13 @@ from storefront.queries.fields import (
     REVIEW_SUMMARY_COLUMNS,
     build_variant_columns,
     order_variants,
+    select_currency,
     select_review_count,
     select_review_summary,
     select_reviews,
     select_variants,
 )
+from storefront.queries.options import select_offered_variants
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, filter_columns
 
 # The most arguments of a Postgres function call.
@@ -53,6 +61,19 @@ MAX_FUNCTION_ARGUMENTS = 100
 
 # JSON text in fragments: constant strings, and expressions over the row that are never null.
 JsonFragments = Iterable[str | ColumnElement[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """A row that fields are rendered of: the subquery with its columns, and its store, to which nested rows are restricted."""
+
+    columns: FromClause
+    config_id: ColumnElement[Any]
+
+    @property
+    def c(self) -> ReadOnlyColumnCollection[str, Any]:
+        """The columns by name."""
+        return self.columns.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class ColumnField:
         """The columns of the row that this field reads."""
         return {self.name}
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the column's value."""
         return _render_column(row.c[self.name])
 
@@ -80,23 +101,35 @@ class ConstantField:
     text: str
     columns: ClassVar[frozenset[str]] = frozenset()
 
-    def render(self, _: FromClause) -> JsonFragments:
+    def render(self, _: DocumentRow) -> JsonFragments:
         """Render the name."""
         return [f'"{_check_name(self.text)}"']
 
 
 @dataclass(frozen=True, slots=True)
 class PriceRangeField:
-    """The price range of a product: `min` and `max`."""
+    """The price range of a product: `min`, `max` and `currency`."""
 
     key: str
     fields: tuple[ColumnField | ConstantField, ...]
     columns: ClassVar[frozenset[str]] = frozenset(PRICE_RANGE_COLUMNS)
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the object."""
-        ends = dict(zip(("min", "max"), PRICE_RANGE_COLUMNS, strict=True))
-        return _render_figures(self.fields, row, {end: ['"', row.c[name], '"'] for end, name in ends.items()})
+        values = {"min": row.c.price, "max": row.c.max_price, "currency": select_currency(row.config_id)}
+        return _render_figures(self.fields, row, {name: ['"', value, '"'] for name, value in values.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class CurrencyField:
+    """The currency of a product's store."""
+
+    key: str
+    columns: ClassVar[frozenset[str]] = frozenset({"config_id"})
+
+    def render(self, row: DocumentRow) -> JsonFragments:
+        """Render the code."""
+        return ['"', select_currency(row.config_id), '"']
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +140,9 @@ class RatingCountsField:
     fields: tuple[ColumnField | ConstantField, ...]
     columns: ClassVar[frozenset[str]] = frozenset(REVIEW_SUMMARY_COLUMNS)
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the list."""
-        counts: Any = select_review_summary(row)["distribution"]
+        counts: Any = select_review_summary(row.columns)["distribution"]
         separator = "["
         for rating in range(1, 6):
             yield separator
@@ -126,9 +159,9 @@ class ReviewSummaryField:
     fields: tuple[ColumnField | ConstantField | RatingCountsField, ...]
     columns: ClassVar[frozenset[str]] = frozenset(REVIEW_SUMMARY_COLUMNS)
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the object."""
-        summary = select_review_summary(row)
+        summary = select_review_summary(row.columns)
         average = func.coalesce(summary["average"].cast(Text), "null")
         values: dict[str, JsonFragments] = {"average": [average], "count": [summary["count"]]}
         return _render_figures(self.fields, row, values)
@@ -142,13 +175,123 @@ class WeightField:
     fields: tuple[ColumnField | ConstantField, ...]
     columns: ClassVar[frozenset[str]] = frozenset({"weight"})
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the object, or null."""
         values = {name: row.c.weight[name].astext for name in ("value", "unit")}
         members = _render_figures(
             self.fields, row, {"value": ['"', values["value"], '"'], "unit": ['"', func.upper(values["unit"]), '"']}
         )
         return [case((row.c.weight.is_(None), _NULL_SQL), else_=_concatenate(members))]
+
+
+@dataclass(frozen=True, slots=True)
+class SwatchField:
+    """The swatch of an option value, without its image, or null."""
+
+    key: str
+    fields: tuple[ColumnField | ConstantField, ...]
+
+    def render(self, row: DocumentRow, value: FromClause) -> JsonFragments:
+        """Render the object, or null."""
+        swatch = value.c.value["swatch"]
+        members = _render_figures(self.fields, row, {"color": [swatch["color"]]})
+        return [case((func.jsonb_typeof(swatch) == "null", _NULL_SQL), else_=_concatenate(members))]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionValueListField:
+    """The values of an option of a product; at most `limit`."""
+
+    key: str
+    fields: tuple[ColumnField | ConstantField | SwatchField, ...]
+    limit: int
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether a field depends on variants."""
+        names = {field.name for field in self.fields if isinstance(field, ColumnField)}
+        return not names.isdisjoint(("exists", "available"))
+
+    def render(self, row: DocumentRow, option: FromClause, matches: CTE | None) -> JsonFragments:
+        """Render the list. `matches`: the values that offered variants of the product have, if a field depends on them."""
+        value = _unnest_json(option.c.value["values"], "value")
+        values: dict[str, JsonFragments] = {
+            "id": [value.c.value["id"]],
+            "value": [value.c.value["value"]],
+            "position": [value.c.number - 1],
+        }
+        rows: FromClause = value
+        if matches is not None:
+            of_variant = matches.c.folded_attributes.op("->>", return_type=Text())(func.lower(option.c.value["name"].astext))
+            of_variants: Any = func.array_agg(of_variant, type_=ARRAY(Text))
+            collected = select(of_variants.label("exists"), of_variants.filter(matches.c.in_stock).label("available"))
+            found = collected.select_from(matches).correlate(option).lateral("found")
+            folded_value = func.lower(value.c.value["value"].astext)
+            for name in ("exists", "available"):
+                # Null without variants, or if one of them has no such option.
+                values[name] = [(folded_value == any_(found.c[name])).is_(True).cast(Text)]
+            rows = value.join(found, true())
+        members = (
+            (field.key, field.render(row, value) if isinstance(field, SwatchField) else _render_figure(field, row, values))
+            for field in self.fields
+        )
+        listed = _select_json_list(members, value).select_from(rows).where(value.c.number <= literal_column(str(self.limit)))
+        return ["[", listed.correlate(option).scalar_subquery(), "]"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionListField:
+    """The options of a product with their values, of which none is selected."""
+
+    key: str
+    fields: tuple[ColumnField | ConstantField | OptionValueListField, ...]
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether a field depends on variants."""
+        return any(isinstance(field, OptionValueListField) and field.is_matched for field in self.fields)
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of the product that this field reads."""
+        return {"options"} | ({"id", PRODUCT_COLUMNS_OF_VARIANT["in_stock"]} if self.is_matched else set())
+
+    def render(self, row: DocumentRow) -> JsonFragments:
+        """Render the list."""
+        option = _unnest_json(row.c.options, "option")
+        matches = self._select_matches(row) if self.is_matched else None
+        values: dict[str, JsonFragments] = {
+            "id": [option.c.value["id"]],
+            "name": [option.c.value["name"]],
+            "position": [option.c.number - 1],
+        }
+        members = (
+            (
+                field.key,
+                field.render(row, option, matches)
+                if isinstance(field, OptionValueListField)
+                else _render_figure(field, row, values),
+            )
+            for field in self.fields
+        )
+        listed = _select_json_list(members, option).correlate(row.columns)
+        return ["[", (listed if matches is None else listed.add_cte(matches, nest_here=True)).scalar_subquery(), "]"]
+
+    def _select_matches(self, row: DocumentRow) -> CTE:
+        # Once for each product, not for each option.
+        return select_offered_variants(row.config_id, row.columns).cte("matches").prefix_with("MATERIALIZED")
+
+
+def _unnest_json(items: ColumnElement[Any], name: str) -> TableValuedAlias:
+    """The items of a JSON list as rows with `value` and, from 1, `number`."""
+    value = column("value", JSONB)
+    return func.jsonb_array_elements(items).table_valued(value, with_ordinality="number", name=name).render_derived()
+
+
+def _select_json_list(members: Iterable[tuple[str, JsonFragments]], item: FromClause) -> Select[Any]:
+    """The objects with these members, one per item of `_unnest_json`, as text."""
+    # In the order of the list: the function returns its items in it, and nothing sorts them.
+    return select(func.string_agg(_concatenate(_render_object(members)), literal_column("','"))).select_from(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +311,10 @@ class VariantListField:
         names = collect_columns(self.fields)
         return {"id"} | {PRODUCT_COLUMNS_OF_VARIANT[name] for name in names if name in PRODUCT_COLUMNS_OF_VARIANT}
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the list."""
-        columns = build_variant_columns(collect_columns(self.fields), row, is_owner=self.is_owner)
-        rows = select_variants(columns, row, available_only=self.available_only)
+        columns = build_variant_columns(collect_columns(self.fields), row.config_id, row.columns, is_owner=self.is_owner)
+        rows = select_variants(columns, row.config_id, row.columns, available_only=self.available_only)
         return _render_list(rows.order_by(*order_variants(self.sort)), self, row)
 
 
@@ -183,13 +326,13 @@ class ReviewListField:
     fields: "JsonFields"
     limit: int
     rating: int | None
-    columns: ClassVar[frozenset[str]] = frozenset({"id", "config_id"})
+    columns: ClassVar[frozenset[str]] = frozenset({"id"})
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the list."""
         columns = filter_columns(reviews.c, collect_columns(self.fields))
         rating = None if self.rating is None else literal_column(str(self.rating), Integer)
-        return _render_list(select_reviews(columns, row, rating).order_by(*REVIEW_ORDER), self, row)
+        return _render_list(select_reviews(columns, row.config_id, row.columns, rating).order_by(*REVIEW_ORDER), self, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +343,9 @@ class ReviewCountField:
     rating: int | None
     columns: ClassVar[frozenset[str]] = frozenset({"rating_counts"})
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the number."""
-        return [select_review_count(row, self.rating)]
+        return [select_review_count(row.columns, self.rating)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +357,12 @@ class RelatedProductsField:
     limit: int
     columns: ClassVar[frozenset[str]] = related.PARENT_COLUMNS
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the list."""
-        parent = select(*(row.c[name] for name in sorted(related.PARENT_COLUMNS))).correlate(row).lateral("parent")
-        ranked = related.rank_related_products(self.limit)
-        ranked_products = parent.join(ranked, true()).join(products, products.c.id == ranked.c.id)
+        parent = select(*(row.c[name] for name in sorted(related.PARENT_COLUMNS))).correlate(row.columns).lateral("parent")
+        ranked = related.rank_related_products(self.limit, row.config_id)
+        is_ranked = (products.c.config_id == row.config_id) & (products.c.id == ranked.c.id)
+        ranked_products = parent.join(ranked, true()).join(products, is_ranked)
         rows = select(*(products.c[name] for name in collect_columns(self.fields))).select_from(ranked_products)
         return _render_list(rows.order_by(ranked.c.place), self, row)
 
@@ -236,15 +380,12 @@ class ForeignRowField:
         """The columns of the row that this field reads."""
         return {self.foreign_key}
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the referenced row."""
         target = _FOREIGN_TABLES[self.foreign_key].alias()
-        return [
-            select(_concatenate(_render_fields(self.fields, target)))
-            .where(target.c.id == row.c[self.foreign_key])
-            .correlate(row)
-            .scalar_subquery()
-        ]
+        key = row.config_id if self.foreign_key == "config_id" else row.c[self.foreign_key]
+        fields = _render_fields(self.fields, DocumentRow(target, row.config_id))
+        return [select(_concatenate(fields)).where(target.c.id == key).correlate_except(target).scalar_subquery()]
 
 
 _FOREIGN_TABLES: Mapping[str, Table] = {"config_id": configs, "user_id": users}
@@ -262,7 +403,7 @@ class ObjectField:
         """The columns of the row that this field reads."""
         return set(collect_columns(self.fields))
 
-    def render(self, row: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow) -> JsonFragments:
         """Render the object."""
         return _render_fields(self.fields, row)
 
@@ -270,9 +411,11 @@ class ObjectField:
 JsonField = (
     ColumnField
     | ConstantField
+    | CurrencyField
     | PriceRangeField
     | ReviewSummaryField
     | WeightField
+    | OptionListField
     | VariantListField
     | ReviewListField
     | ReviewCountField
@@ -290,8 +433,8 @@ class JsonDocument:
     fields: JsonFields
     columns: tuple[str, ...]
 
-    def render(self, row: FromClause) -> ColumnElement[Any]:
-        """The row as JSON text; `row` is a subquery with `columns`."""
+    def render(self, row: DocumentRow) -> ColumnElement[Any]:
+        """The row as JSON text; it has `columns`."""
         return _concatenate(_render_fields(self.fields, row))
 
 
@@ -310,16 +453,20 @@ def collect_columns(fields: Sequence[JsonField]) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------------ as text
 
 
-def _render_fields(fields: JsonFields, row: FromClause) -> JsonFragments:
+def _render_fields(fields: JsonFields, row: DocumentRow) -> JsonFragments:
     return _render_object((field.key, field.render(row)) for field in fields)
 
 
 def _render_figures(
-    fields: Iterable[ColumnField | ConstantField | RatingCountsField], row: FromClause, values: Mapping[str, JsonFragments]
+    fields: Iterable[ColumnField | ConstantField | RatingCountsField], row: DocumentRow, values: Mapping[str, JsonFragments]
 ) -> JsonFragments:
-    return _render_object(
-        (field.key, values[field.name] if isinstance(field, ColumnField) else field.render(row)) for field in fields
-    )
+    return _render_object((field.key, _render_figure(field, row, values)) for field in fields)
+
+
+def _render_figure(
+    field: ColumnField | ConstantField | RatingCountsField, row: DocumentRow, values: Mapping[str, JsonFragments]
+) -> JsonFragments:
+    return values[field.name] if isinstance(field, ColumnField) else field.render(row)
 
 
 def _render_object(members: Iterable[tuple[str, JsonFragments]]) -> Iterator[str | ColumnElement[Any]]:
@@ -332,11 +479,12 @@ def _render_object(members: Iterable[tuple[str, JsonFragments]]) -> Iterator[str
 
 
 def _render_list(
-    rows: Select[Any], list_field: VariantListField | ReviewListField | RelatedProductsField, row: FromClause
+    rows: Select[Any], list_field: VariantListField | ReviewListField | RelatedProductsField, row: DocumentRow
 ) -> JsonFragments:
     # A literal: without one the planner expects a tenth of all rows and never caches a generic plan.
-    limited_rows = rows.limit(literal_column(str(list_field.limit))).correlate(row).subquery()
-    items = func.string_agg(_concatenate(_render_fields(list_field.fields, limited_rows)), literal_column("','"))
+    limited_rows = rows.limit(literal_column(str(list_field.limit))).correlate(row.columns).subquery()
+    fields = _render_fields(list_field.fields, DocumentRow(limited_rows, row.config_id))
+    items = func.string_agg(_concatenate(fields), literal_column("','"))
     # Without rows this is null, which `concat` skips.
     return ["[", select(items).select_from(limited_rows).scalar_subquery(), "]"]
 

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import ColumnElement, bindparam, tuple_
 
+from storefront.core.currencies import MAX_FRACTION_DIGITS, MAX_INTEGER_DIGITS
 from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.core.ids import parse_id
 
 # datetime.fromisoformat accepts more formats than Postgres.
 _TIMESTAMP_PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_AMOUNT_PATTERN = re.compile(rf"[0-9]{{1,{MAX_INTEGER_DIGITS}}}(\.[0-9]{{1,{MAX_FRACTION_DIGITS}}})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def is_timestamp(value: object) -> bool:
 
 def is_money_amount(value: object) -> bool:
     """Whether a cursor's value is an amount in the format of rows."""
-    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,8}\.[0-9]{2}", value) is not None
+    return isinstance(value, str) and _AMOUNT_PATTERN.fullmatch(value) is not None
 
 
 def is_count(value: object) -> bool:

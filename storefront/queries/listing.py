@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    cast,
     column,
     false,
     func,
@@ -25,19 +26,19 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID, array
 
-from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import Database, Row, Statement, compile_statement
-from storefront.models import configs, products, variants
+from storefront.models import products, variants
+from storefront.models.row_keys import bind_store, depend_on_stores
 from storefront.models.variant import fold_case
 from storefront.queries import keyset, search
 from storefront.queries.batching import bind_text_array, group_by_parent
-from storefront.queries.fields import fold_json
-from storefront.queries.json_sql import JsonDocument
+from storefront.queries.fields import fold_json, is_variant_of_product
+from storefront.queries.json_sql import DocumentRow, JsonDocument
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS, RequestedColumns, filter_columns
 from storefront.queries.search import Search
-from storefront.queries.visibility import Audience, any_of_ids, is_product_sellable, is_variant_available
+from storefront.queries.visibility import Audience, any_of_ids, is_product_sellable, is_store_published, is_variant_available
 
 
 def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) -> ColumnElement[bool]:
@@ -61,19 +62,31 @@ def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) ->
 _MIN_PRICE, _MAX_PRICE = (bindparam(name, type_=Numeric) for name in ("min_price", "max_price"))
 
 
-def has_price_between() -> ColumnElement[bool]:
-    """Whether the price of an available variant is between two filters, each of which is met: by different variants, maybe."""
-    is_between = func.coalesce(func.bool_or(variants.c.price.between(_MIN_PRICE, _MAX_PRICE)), false())
+def has_price_between(
+    config_id: ColumnElement[Any], lowest: ColumnElement[Any] = _MIN_PRICE, highest: ColumnElement[Any] = _MAX_PRICE
+) -> ColumnElement[bool]:
+    """Whether the price of an available variant is between two limits, each of which is met: by different variants, maybe."""
+    is_between = func.coalesce(func.bool_or(variants.c.price.between(lowest, highest)), false())
     # An aggregate costs the same with and without the values of parameters, so Postgres caches a generic plan.
     # EXISTS does not, and may be hashed under OR: for that, the variants of all stores are read.
-    found = select(is_between).where(variants.c.product_id == products.c.id, is_variant_available())
-    return or_(products.c.price >= _MIN_PRICE, products.c.max_price <= _MAX_PRICE, found.correlate(products).scalar_subquery())
+    found = select(is_between).where(is_variant_of_product(config_id), is_variant_available()).correlate_except(variants)
+    return or_(products.c.price >= lowest, products.c.max_price <= highest, found.scalar_subquery())
 
 
-# Every filter by the name of its parameter. A list combines its filters with AND.
+def has_available_variant(config_id: ColumnElement[Any], condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether an available variant of a product of this store meets a condition."""
+    found = select(variants.c.id).where(is_variant_of_product(config_id), is_variant_available(), condition)
+    return found.correlate_except(variants).exists()
+
+
+# Every filter by the name of its parameter: a condition on products, or on an available variant of them. A list combines its
+# filters with AND.
 FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
     "ids": products.c.id == any_of_ids("ids"),
-    "categories": products.c.category == any_(bind_text_array("categories")),
+    # Those below them are included.
+    "categories": products.c.category_paths.op("&&", return_type=Boolean())(bind_text_array("categories")),
+    "vendors": products.c.vendor == any_(bind_text_array("vendors")),
+    "product_types": products.c.product_type == any_(bind_text_array("product_types")),
     "tags": products.c.tags.op("?|", return_type=Boolean())(bind_text_array("tags")),
     # An available variant has such a price.
     "min_price": (products.c.max_price >= _MIN_PRICE) & (products.c.variants_available > literal_column("0")),
@@ -82,19 +95,27 @@ FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
     "statuses": products.c.status == any_(bind_text_array("statuses")),
     "min_rating": products.c.rating >= bindparam("min_rating", type_=Double),
     "updated_since": products.c.updated_at >= bindparam("updated_since", type_=products.c.updated_at.type),
-    "attributes": select(variants.c.id)
-    .where(variants.c.product_id == products.c.id, is_variant_available(), has_requested_attributes())
-    .correlate(products)
-    .exists(),
 }
+VARIANT_FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {"attributes": has_requested_attributes()}
 
 
 @dataclass(frozen=True, slots=True)
 class StoreScope:
-    """A store of a selection, with the corrected search that replaces one without results."""
+    """A store of a selection, or the category of a store with this path and all below it.
+
+    `corrected_search` replaces a search without results. `is_guess`: the correction may be wrong. It is then not run instead of
+    the search, but offered as `offered_search`. The scopes of one statement are all stores, or all categories.
+    """
 
     config_id: str
     corrected_search: Search | None = None
+    is_guess: bool = False
+    offered_search: Search | None = None
+    category: str | None = None
+
+    def offer_correction(self) -> "StoreScope":
+        """The scope of the search as typed, with the correction as an offer."""
+        return StoreScope(self.config_id, offered_search=self.corrected_search, category=self.category)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +139,14 @@ class Selection:
                 component: [getattr(scope_search, component) for scope_search in searches]
                 for component in search.SEARCH_COMPONENTS
             }
-        values["config_ids"] = [scope.config_id for scope in scopes]
-        # A single store is a scalar parameter, not an array.
-        return values | ({name: values[name][0] for name in ("config_ids", *self._search_components)} if len(scopes) == 1 else {})
-
-    @property
-    def _search_components(self) -> Sequence[str]:
-        return search.SEARCH_COMPONENTS if self.search is not None else ()
+        components: Sequence[str] = search.SEARCH_COMPONENTS if self.search is not None else ()
+        if scopes[0].category is not None:
+            values["category"] = [scope.category for scope in scopes]
+            components = ("category", *components)
+        if len(scopes) > 1:
+            return {"config_ids": [scope.config_id for scope in scopes], **values}
+        # A single scope has scalar parameters, no arrays.
+        return {"config_id": scopes[0].config_id, **values, **{name: values[name][0] for name in components}}
 
 
 def encode_attributes_filter(pairs: Iterable[tuple[str, str]]) -> str:
@@ -148,8 +170,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
 
 
-QUERY_COLUMN: ColumnElement[Any] = column("query", TSQUERY)
-
 SORT_KEYS = {
     "created_at": keyset.SortKey(products.c.created_at, keyset.is_timestamp),
     "updated_at": keyset.SortKey(products.c.updated_at, keyset.is_timestamp),
@@ -157,7 +177,7 @@ SORT_KEYS = {
     "name": keyset.SortKey(products.c.sort_title, _is_text),
     "popularity": keyset.SortKey(products.c.popularity, keyset.is_count),
     "rating": keyset.SortKey(products.c.rating, _is_number),
-    "relevance": keyset.SortKey(func.ts_rank(products.c.search_vector, QUERY_COLUMN).cast(Double), _is_number),
+    "relevance": keyset.SortKey(search.build_relevance(), _is_number),
 }
 
 
@@ -189,7 +209,8 @@ class Listing:
 
     def compute_digest(self, scope: StoreScope) -> str:
         """The digest that binds cursors to this list: everything but the window."""
-        return keyset.compute_list_digest(scope.config_id, self.selection, self.order)
+        of_category = () if scope.category is None else (scope.category,)
+        return keyset.compute_list_digest(scope.config_id, self.selection, self.order, *of_category)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +221,8 @@ class StatementShape:
     filters: tuple[str, ...]
     search_components: tuple[str, ...]
     is_single_store: bool
+    # Of the scopes: of stores, or of categories.
+    has_category: bool
     order: Order = UNORDERED
     backward: bool = False
     has_cursor: bool = False
@@ -209,18 +232,16 @@ class StatementShape:
     limit: int = 0
 
     @classmethod
-    def from_selection(cls, selection: Selection, scopes: Sequence[StoreScope], *list_options: Any) -> "StatementShape":
+    def from_selection(
+        cls, selection: Selection, scopes: Sequence[StoreScope], order: Order = UNORDERED, *list_options: Any
+    ) -> "StatementShape":
         """The shape of a selection with these list options."""
         filter_names = tuple(name for name, _ in selection.filters)
-        search_components: tuple[str, ...] = ()
-        if selection.search is not None:
-            # A single search passes only its own components: the smaller the statement, the faster its planning.
-            search_components = (
-                search.list_components(scopes[0].corrected_search or selection.search)
-                if len(scopes) == 1
-                else search.SEARCH_COMPONENTS
-            )
-        return cls(selection.audience, filter_names, search_components, len(scopes) == 1, *list_options)
+        # Only what it needs: the smaller the statement, the faster its planning.
+        needed = search.SEARCH_COMPONENTS if order.key == "relevance" else search.SEARCH_COMPONENTS[:2]
+        search_components = needed if selection.search is not None else ()
+        has_category = scopes[0].category is not None
+        return cls(selection.audience, filter_names, search_components, len(scopes) == 1, has_category, order, *list_options)
 
 
 def build_parent_rows(shape: StatementShape) -> FromClause:
@@ -229,12 +250,9 @@ def build_parent_rows(shape: StatementShape) -> FromClause:
     A single scope is a row of scalar parameters. For an array the planner knows the length only in a custom plan, and planning
     takes longer than reading a page; for one store Postgres caches a generic plan.
     """
-    component_names = shape.search_components
+    component_names = (*(["category"] if shape.has_category else []), *shape.search_components)
     if shape.is_single_store:
-        columns = [
-            bindparam("config_ids", type_=UUID).label("id"),
-            *(bindparam(name, type_=Text).label(name) for name in component_names),
-        ]
+        columns = [bindparam(name, type_=Text).label(name) for name in component_names]
         return select(*columns, literal_column("1").label("number")).subquery("parent")
     arrays = [bindparam("config_ids", type_=ARRAY(UUID)), *(bind_text_array(name) for name in component_names)]
     parent_rows = func.unnest(*arrays).table_valued(
@@ -246,20 +264,44 @@ def build_parent_rows(shape: StatementShape) -> FromClause:
 def build_product_source(shape: StatementShape, parent: FromClause) -> tuple[FromClause, list[ColumnElement[bool]]]:
     """The FROM and WHERE of the products of a parent row."""
     source: FromClause = products
-    conditions = [products.c.config_id == parent.c.id, *(FILTER_CONDITIONS[name] for name in shape.filters)]
-    if {"min_price", "max_price"} <= {*shape.filters}:
-        conditions.append(has_price_between())
-    if shape.audience is Audience.SHOPPER:
-        published_store = select(configs.c.id).where(configs.c.id == parent.c.id, configs.c.is_published)
-        conditions += [is_product_sellable(), published_store.correlate(parent).exists()]
+    store = get_parent_store(shape, parent)
+    conditions = [products.c.config_id == store, *build_filter_conditions(shape.filters, store)]
+    if shape.has_category:
+        of_category = cast(array([parent.c.category]), ARRAY(Text))
+        conditions.append(products.c.category_paths.op("@>", return_type=Boolean())(of_category))
+    conditions += build_visibility_conditions(shape, store)
     if shape.search_components:
-        # OFFSET 0 is an optimization fence: the tsquery is built once, not for the rank of every row.
-        search_query = select(search.build_tsquery(parent).label("query")).correlate(parent).offset(0).lateral("searched")
-        source = products.join(search_query, true())
+        source = products.join(search.parse_tsqueries(parent, shape.search_components, store), true())
         # IS TRUE hides the other conditions from the planner: only the full-text index may find the rows, whatever the values.
         conditions = [condition.is_(true()) for condition in conditions]
-        conditions += [search.is_match(search.restrict_to_store(parent.c.id, QUERY_COLUMN)), func.numnode(QUERY_COLUMN) > 0]
+        conditions += [
+            search.is_match(search.restrict_to_store(store, search.QUERY_COLUMN)),
+            func.numnode(search.QUERY_COLUMN) > 0,
+        ]
     return source, conditions
+
+
+def build_visibility_conditions(
+    shape: StatementShape, store: ColumnElement[Any], product: FromClause = products
+) -> list[ColumnElement[bool]]:
+    """The conditions on a product of this store for the audience to see it."""
+    return [is_product_sellable(product), is_store_published(store)] if shape.audience is Audience.SHOPPER else []
+
+
+def get_parent_store(shape: StatementShape, parent: FromClause) -> ColumnElement[Any]:
+    """The store of a parent row."""
+    return bind_store() if shape.is_single_store else parent.c.id
+
+
+def build_filter_conditions(filters: Sequence[str], store: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """The conditions of filters on a product of this store, all of which have to be met."""
+    conditions = [
+        has_available_variant(store, VARIANT_FILTER_CONDITIONS[name])
+        if name in VARIANT_FILTER_CONDITIONS
+        else FILTER_CONDITIONS[name]
+        for name in filters
+    ]
+    return [*conditions, has_price_between(store)] if {"min_price", "max_price"} <= {*filters} else conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +334,11 @@ async def load_pages(database: Database, scopes: Sequence[StoreScope], listing: 
         limit,
     )
     parameters |= listing.selection.build_parameters(scopes)
-    rows = group_by_parent(
-        await database.fetch(_select_page(shape), parameters), [scope.config_id for scope in scopes], "config_id"
+    found = await database.fetch(_select_page(shape), parameters)
+    rows = (
+        group_by_parent(found, range(1, len(scopes) + 1), "scope_number")
+        if shape.has_category
+        else group_by_parent(found, [scope.config_id for scope in scopes], "config_id")
     )
     return [
         ScopedPage(scoped, keyset.build_page(page_rows, window, _build_cursor_encoder(scoped, listing)))
@@ -320,14 +365,17 @@ def _select_page(shape: StatementShape) -> Statement:
     if shape.document is not None:
         # Rendered after LIMIT: only for the rows of the page.
         output_columns = [column for column in page.c if column.key in _ALWAYS_SELECTED]
-        output_columns.append(shape.document.render(page).label("node"))
+        store = bind_store() if shape.is_single_store else page.c.config_id
+        output_columns.append(shape.document.render(DocumentRow(page, store)).label("node"))
+    if shape.has_category:
+        output_columns.append(parent.c.number.label("scope_number"))
     if shape.with_total and not counts_in_page:
         total_row = _select_total(shape, parent)
         output_columns.append(total_row.c.total)
         rows = rows.join(total_row, true())
     query = select(*output_columns).select_from(rows.join(page, true()))
     ordered = query.order_by(*_order_by(shape, page.c.sort_value, page.c.id)) if shape.search_components else query
-    return compile_statement(ordered, depends_on=ParameterDependency("config_ids"))
+    return compile_statement(ordered, depends_on=depend_on_stores(shape.is_single_store))
 
 
 def _build_search_page(shape: StatementShape, parent: FromClause, with_total: bool) -> tuple[Any, Any]:
@@ -337,7 +385,8 @@ def _build_search_page(shape: StatementShape, parent: FromClause, with_total: bo
         *filter_columns(PRODUCT_COLUMNS, shape.columns, "id", "config_id"),
         *(ranked_column for ranked_column in ranked.c if ranked_column.key != "id"),
     ]
-    full_rows = select(*columns).where(products.c.id == ranked.c.id).correlate(ranked)
+    is_ranked = (products.c.config_id == get_parent_store(shape, parent)) & (products.c.id == ranked.c.id)
+    full_rows = select(*columns).where(is_ranked).correlate(parent, ranked)
     return parent.join(ranked, true()), full_rows.lateral("page")
 
 
@@ -345,12 +394,16 @@ def _select_limited(
     shape: StatementShape, parent: FromClause, *, ids_only: bool = False, with_total: bool = False
 ) -> Select[Any]:
     source, conditions = build_product_source(shape, parent)
-    key, tie_breaker = SORT_KEYS[shape.order.key].column, products.c.id
+    key: ColumnElement[Any] = SORT_KEYS[shape.order.key].column
+    tie_breaker: ColumnElement[Any] = products.c.id
     if shape.has_cursor:
         conditions.append(keyset.is_behind_cursor(key, tie_breaker, _is_descending(shape)))
     columns = [tie_breaker] if ids_only else filter_columns(PRODUCT_COLUMNS, shape.columns, "id", "config_id")
-    total = [func.count().over().label("total")] if with_total else []
-    page = select(*columns, key.label("sort_value"), *total).select_from(source).where(*conditions).correlate(parent)
+    page = select(*columns, key.label("sort_value")).select_from(source).where(*conditions).correlate(parent)
+    if with_total:
+        # OFFSET 0 is an optimization fence: counted and sorted are ids with their ranks, and not the documents that rank them.
+        matches = page.offset(0).subquery("matches")
+        page, key, tie_breaker = select(matches, func.count().over().label("total")), matches.c.sort_value, matches.c.id
     # A literal: without one the planner expects a tenth of the store and never caches a generic plan.
     return page.order_by(*_order_by(shape, key, tie_breaker)).limit(literal_column(str(shape.limit)))
 
@@ -385,7 +438,7 @@ def _select_counts(shape: StatementShape) -> Statement:
     parent = build_parent_rows(shape)
     total_row = _select_total(shape, parent)
     query = select(parent.c.number, total_row.c.total).select_from(parent.join(total_row, true()))
-    return compile_statement(query, depends_on=ParameterDependency("config_ids"))
+    return compile_statement(query, depends_on=depend_on_stores(shape.is_single_store))
 
 
 async def load_offset_page(
@@ -412,5 +465,5 @@ def _select_offset_page(shape: StatementShape) -> Statement:
     columns = filter_columns(PRODUCT_COLUMNS, shape.columns, "id", "config_id")
     page = select(*columns).select_from(parent.join(source, true())).where(*conditions).order_by(*ordering)
     return compile_statement(
-        page.limit(bindparam("limit")).offset(bindparam("offset")), depends_on=ParameterDependency("config_ids")
+        page.limit(bindparam("limit")).offset(bindparam("offset")), depends_on=depend_on_stores(shape.is_single_store)
     )

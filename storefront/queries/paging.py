@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, Select, bindparam, select, true
 
 from storefront.core.db.database import Database, Row, Statement
+from storefront.models.row_keys import bind_keys, is_row_of_key
 from storefront.queries import keyset
 from storefront.queries.batching import group_by_parent
-from storefront.queries.visibility import any_of_ids
 
 
 def limit_newest(
@@ -23,10 +23,17 @@ def limit_newest(
     return rows.order_by(*keyset.order_by_key(key, tie_breaker, descending=not backward)).limit(bindparam("limit"))
 
 
-def select_per_parent(parent: FromClause, rows: Select[Any], *, name: str = "page") -> Select[Any]:
-    """Run a limited query once for each parent row (LATERAL). Parameter `ids`: the keys of the parents."""
+def select_per_parent(parent: FromClause, rows: Select[Any], *conditions: ColumnElement[bool], name: str = "page") -> Select[Any]:
+    """Run a query once for each parent row that meets the conditions (LATERAL). It is limited, or has OFFSET 0."""
     page = rows.correlate(parent).lateral(name)
-    return select(page).select_from(parent.join(page, true())).where(parent.c.id == any_of_ids("ids"))
+    return select(page).select_from(parent.join(page, true())).where(*conditions)
+
+
+def select_of_keys(rows: Select[Any], table: FromClause, is_single_store: bool) -> Select[Any]:
+    """The rows of the keys of `bind_keys`, each found on its own. `rows` selects from `table`, without order and limit."""
+    key = bind_keys(is_single_store)
+    # OFFSET 0 is an optimization fence: the planner may otherwise read all rows of a store that it takes for small.
+    return select_per_parent(key, rows.where(is_row_of_key(table, key, is_single_store)).offset(0), name="row")
 
 
 async def load_page(
@@ -51,26 +58,25 @@ async def load_page_per_parent(
     build_statement: Callable[[bool], Statement],
     window: keyset.Window,
     list_name: object,
-    keys: Sequence[str],
+    ids: Sequence[str],
     parent_column: str,
-    parameters: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any],
     key_column: str = "created_at",
     is_valid_value: Callable[[object], bool] = keyset.is_timestamp,
 ) -> list[keyset.Page]:
     """A page of each parent's list, in one statement. `build_statement` takes whether there is a cursor.
 
-    `list_name` identifies the list of a parent, with its filters. Raises InvalidInput for a cursor that is invalid or belongs to
-    another list; a cursor belongs to one parent.
+    `parameters` has the keys of the parents. `list_name` identifies the list of a parent, with its filters. Raises InvalidInput
+    for a cursor that is invalid or belongs to another list; a cursor belongs to one parent.
     """
-    digests = (keyset.compute_list_digest(list_name, key) for key in keys)
+    digests = (keyset.compute_list_digest(list_name, id_) for id_ in ids)
     cursor = keyset.decode_window_cursor(window, digests, is_valid_value)
-    all_parameters = {"ids": list(keys), **(parameters or {}), **keyset.build_parameters(window, cursor)}
-    rows = await database.fetch(build_statement(cursor is not None), all_parameters)
+    rows = await database.fetch(build_statement(cursor is not None), {**parameters, **keyset.build_parameters(window, cursor)})
 
     def encode_row(row: Row) -> str:
         return _encode_cursor(keyset.compute_list_digest(list_name, getattr(row, parent_column)), row, key_column)
 
-    return [keyset.build_page(page_rows, window, encode_row) for page_rows in group_by_parent(rows, keys, parent_column)]
+    return [keyset.build_page(page_rows, window, encode_row) for page_rows in group_by_parent(rows, ids, parent_column)]
 
 
 def _encode_cursor(list_digest: str, row: Row, key_column: str) -> str:

@@ -14,7 +14,7 @@ RequestedColumns = tuple[str, ...] | None
 MAX_CACHED_STATEMENTS = 200
 
 
-_INTERNAL_COLUMNS = {"search_vector", "sort_title", "folded_attributes", "attributes_key"}
+_INTERNAL_COLUMNS = {"search_vector", "sort_title", "category_paths", "folded_attributes", "attributes_key"}
 
 
 def list_returned_columns(table: Table) -> list[ColumnElement[Any]]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BindParameter, DateTime, Integer, bindparam
 
+from storefront.models.row_keys import IN_STORES_SQL
+
 TIMESTAMP_TYPE = DateTime(timezone=True)
 
 # Grains in seconds: a minute, a quarter-hour (the finest difference between time zones), up to 16 days. A report reads the
@@ -38,6 +40,15 @@ MEDIUM_SQL = "left(coalesce(utm_medium, ''), 150)"
 CAMPAIGN_SQL = "left(coalesce(utm_campaign, ''), 150)"
 _UUID_PATTERN_SQL = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
 PRODUCT_ID_SQL = f"CASE WHEN properties ->> 'productId' ~* {_UUID_PATTERN_SQL} THEN CAST(properties ->> 'productId' AS uuid) END"
+# Of a purchase with a total and a currency: the total. Totals are text or JSON numbers, and four digits of the latter count.
+_AMOUNT_SQL = r"""CASE WHEN properties ->> 'currency' ~ '^[A-Z]{3}$' AND properties ->> 'total' ~ '^[0-9]{1,15}([.][0-9]+)?$'
+  THEN round(CAST(properties ->> 'total' AS numeric), 4) END"""
+AMOUNT_SQL = f"coalesce({_AMOUNT_SQL}, 0)"
+# '' without both.
+CURRENCY_SQL = f"CASE WHEN ({_AMOUNT_SQL}) IS NULL THEN '' ELSE properties ->> 'currency' END"
+# Of purchases that do not say of which product.
+NO_PRODUCT_ID = "00000000-0000-0000-0000-000000000000"
+PURCHASED_ID_SQL = f"coalesce({PRODUCT_ID_SQL}, CAST('{NO_PRODUCT_ID}' AS uuid))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ def find_common_grain(timestamps: Sequence[datetime]) -> int:
     return max(fitting_grains, default=0)
 
 
-# Statements over pieces begin with this, and take the parameters of `bind_piece_types`.
+# Statements over pieces begin with this, and take the parameters of `bind_piece_types`. Their stores are those of IN_STORES_SQL.
 WITH_PIECES_SQL = "WITH piece AS (SELECT * FROM unnest(:grains, :starts_of, :stops) AS piece (grain, start, stop))"
 
 
@@ -111,15 +122,17 @@ def build_pieces_from_clause(table: str, cte_name: str = "piece") -> str:
     """A FROM clause with the rollup rows of the pieces. LATERAL: joined, many pieces may lead the planner to scan the table."""
     return f"""FROM {cte_name} AS piece CROSS JOIN LATERAL (
     SELECT * FROM analytics_{table}
-    WHERE config_id = ANY(:ids) AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
+    WHERE {IN_STORES_SQL} AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
   ) AS part"""
 
 
 # The edges of a span within a minute. As scalar parameters: from these the planner knows that few events lie between.
-_EDGE_ROWS_SQL = """FROM {table} WHERE config_id = ANY(:ids) AND {people}
+_EDGE_ROWS_SQL = """FROM {table} WHERE {in_stores} AND {people}
   ({moment} >= :head_start AND {moment} < :head_stop OR {moment} >= :tail_start AND {moment} < :tail_stop)"""
-EDGE_EVENTS_SQL = _EDGE_ROWS_SQL.format(table="analytics_events", people="NOT is_bot AND", moment='"timestamp"')
-EDGE_SESSIONS_SQL = _EDGE_ROWS_SQL.format(table="analytics_sessions", people="", moment="began")
+EDGE_EVENTS_SQL = _EDGE_ROWS_SQL.format(
+    in_stores=IN_STORES_SQL, table="analytics_events", people="NOT is_bot AND", moment='"timestamp"'
+)
+EDGE_SESSIONS_SQL = _EDGE_ROWS_SQL.format(in_stores=IN_STORES_SQL, table="analytics_sessions", people="", moment="began")
 EDGE_PARAMETER_TYPES = tuple(
     bindparam(name, type_=TIMESTAMP_TYPE) for name in ("head_start", "head_stop", "tail_start", "tail_stop")
 )

@@ -3,24 +3,36 @@
 The words are cached in the process, and read again after the store's log has moved.
 """
 
+import gzip
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cache
+from importlib.resources import files
+from itertools import groupby
 from time import monotonic
 
 from cachetools import LRUCache
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 from sqlalchemy import Text, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDependency
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.errors import InputTooLarge
+from storefront.core.search_words import STOP_WORDS
+from storefront.models.product import STORE_SEARCH_VECTOR_SQL
+from storefront.models.row_keys import (
+    IN_STORES_SQL,
+    bind_store_type,
+    build_store_parameters,
+    build_store_sql,
+    depend_on_stores,
+    have_single_store,
+)
 from storefront.queries.configs import load_log_positions
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope, load_pages
-from storefront.queries.search import Search, check_search_size, fold_text
+from storefront.queries.search import Search, build_word_query, check_search_size, fold_text
 from storefront.queries.visibility import Audience
 
 WordCounts = dict[str, int]
@@ -36,31 +48,48 @@ MAX_COMPARISONS = 50_000
 # Searches corrected per operation; each takes statements of its own.
 MAX_CORRECTED_SEARCHES = 5
 MIN_WORD_CHARACTERS, MAX_WORD_CHARACTERS = 3, 40
+# What a correction needs that is more than a guess: so many products with the word, and letters in the typed word, unless two
+# neighbours of these changed places.
+MIN_USES, MIN_CORRECTED_CHARACTERS = 2, 5
 
 _WORDS_SQL = f"""
-SELECT config_id, word, uses, (ts_lexize('english_stem', word))[1] AS stem
+SELECT config_id, word, uses
 FROM (
-  SELECT config_id, word, count(*) AS uses,
-         row_number() OVER (PARTITION BY config_id ORDER BY count(*) DESC, word) AS rank
-  FROM products,
-       regexp_split_to_table(sort_title || ' ' || storefront_fold(concat_ws(' ', category, tags::text)), '[^[:alnum:]]+') AS word
-  WHERE config_id = ANY(:ids) AND (status = 'active' OR :everything)
+  SELECT config_id, word, count(DISTINCT id) AS uses,
+         row_number() OVER (PARTITION BY config_id ORDER BY count(DISTINCT id) DESC, word) AS rank
+  FROM products, regexp_split_to_table(storefront_fold(concat_ws(
+    ' ', title, vendor, product_type, category, tags::text, jsonb_path_query_array(options, '$[*].values[*].value')::text)),
+    '[^[:alnum:]]+') AS word
+  WHERE {IN_STORES_SQL} AND (status = 'active' OR :everything)
     AND length(word) BETWEEN {MIN_WORD_CHARACTERS} AND {MAX_WORD_CHARACTERS}
   GROUP BY config_id, word
 ) AS ranked
 WHERE rank <= {MAX_WORDS}
 """
 
-# A stop word such as "the" has no stem.
-_STEMS_SQL = "SELECT word, (ts_lexize('english_stem', storefront_fold(word)))[1] AS stem FROM unnest(:words) AS word"
+
+def _build_known_words_sql(is_single_store: bool) -> str:
+    """Which typed words the products of a store have anywhere: found by the index, each on its own."""
+    store, stores = (":config_id", "") if is_single_store else ("parent.id", "unnest(:config_ids) AS parent (id), ")
+    return f"""
+SELECT CAST({store} AS uuid) AS config_id, typed.word FROM {stores}unnest(:words, :queries) AS typed (word, query)
+WHERE EXISTS (
+  SELECT FROM products WHERE (products.config_id = {store} AND (status = 'active' OR :everything)) IS TRUE
+    AND {STORE_SEARCH_VECTOR_SQL} @@ (typed.query::tsquery && quote_literal(CAST({store} AS text))::tsquery)
+)
+"""
+
+
+# Common words of English, each on a line between line ends: what is spelt like one is not a typo, but absent. Extracted from the
+# frequency dictionary of SymSpell (MIT license), which has those of Google's n-grams that are in SCOWL.
+_ENGLISH_WORDS_FILE = "english_words.txt.gz"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreWords:
-    """The words of a store with their numbers of uses, and their stems."""
+    """The words of a store with their numbers of uses."""
 
     use_counts: WordCounts
-    stems: set[str]
     # In alphabetical order.
     sorted_words: list[str]
 
@@ -77,13 +106,17 @@ class CorrectionBudget:
     """
 
     def __init__(self, comparisons: int = MAX_COMPARISONS, searches: int = MAX_CORRECTED_SEARCHES) -> None:
-        self._comparisons_left, self._searches_left = comparisons, searches
+        self._comparisons_left, self._max_searches = comparisons, searches
+        self._searches: set[Search] = set()
 
-    def spend_search(self) -> bool:
-        """Spend a search. False if no search or no comparison is left."""
-        if self._searches_left <= 0 or self._comparisons_left <= 0:
+    def spend_search(self, search: Search) -> bool:
+        """Spend a search, once however often it is corrected. False if no search or no comparison is left."""
+        if self._comparisons_left <= 0:
             return False
-        self._searches_left -= 1
+        if search not in self._searches:
+            if len(self._searches) >= self._max_searches:
+                return False
+            self._searches.add(search)
         return True
 
     def spend_comparisons(self, comparisons: int) -> bool:
@@ -93,11 +126,21 @@ class CorrectionBudget:
         return is_enough
 
 
+def _choose_page(typed_page: ScopedPage, corrected: ScopedPage | None) -> ScopedPage:
+    if corrected is None:
+        return typed_page
+    return replace(typed_page, scope=corrected.scope.offer_correction()) if corrected.scope.is_guess else corrected
+
+
 @dataclass(frozen=True, slots=True)
 class _CachedWords:
     position: int
     read_at: float
     words: StoreWords
+
+
+def _get_scope_key(scope: StoreScope) -> tuple[str, str | None]:
+    return scope.config_id, scope.category
 
 
 class SpellingCorrector:
@@ -117,32 +160,31 @@ class SpellingCorrector:
             if listing.selection.search and not scoped_page.page.rows and not listing.window.cursor
         ]
         corrected_scopes = await self.correct_scopes(database, empty_scopes, listing.selection, budget)
-        corrected_pages = (
-            {
-                scoped_page.scope.config_id: scoped_page
-                for scoped_page in await load_pages(database, corrected_scopes, listing)
-                if scoped_page.page.rows
-            }
-            if corrected_scopes
-            else {}
-        )
-        return [corrected_pages.get(scoped_page.scope.config_id, scoped_page) for scoped_page in typed_pages]
+        corrected_pages = {
+            _get_scope_key(corrected.scope): corrected
+            for corrected in (await load_pages(database, corrected_scopes, listing) if corrected_scopes else ())
+            if corrected.page.rows
+        }
+        return [_choose_page(typed_page, corrected_pages.get(_get_scope_key(typed_page.scope))) for typed_page in typed_pages]
 
     async def correct_scopes(
         self, database: Database, scopes: Sequence[StoreScope], selection: Selection, budget: CorrectionBudget
     ) -> list[StoreScope]:
-        """The scopes with misspelt words replaced by the store's own; scopes without a correction are left out."""
-        if selection.search is None or not scopes or not budget.spend_search():
+        """The scopes with misspelt words replaced by the store's own, or guesses; scopes without a correction are left out."""
+        if selection.search is None or not scopes or not budget.spend_search(selection.search):
             return []
-        words_by_store = await self._load_words(database, [scope.config_id for scope in scopes], selection.audience)
-        stem_by_word = {
-            row.word: row.stem for row in await database.fetch(_select_stems(), {"words": selection.search.list_plain_words()})
-        }
-        searches = {
-            config_id: correct_search(selection.search, stem_by_word, store_words, budget)
+        search, config_ids = selection.search, [*dict.fromkeys(scope.config_id for scope in scopes)]
+        words_by_store = await self._load_words(database, config_ids, selection.audience)
+        known_words = await _load_known_words(database, config_ids, selection.audience, search.list_plain_words())
+        corrections = {
+            config_id: correct_search(search, known_words[config_id], store_words, budget)
             for config_id, store_words in words_by_store.items()
         }
-        return [StoreScope(config_id, search) for config_id, search in searches.items() if search is not None]
+        return [
+            replace(scope, corrected_search=correction.search, is_guess=correction.is_guess)
+            for scope in scopes
+            if (correction := corrections.get(scope.config_id)) is not None
+        ]
 
     async def _load_words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, StoreWords]:
         position_by_store = dict(zip(config_ids, await load_log_positions(database, config_ids), strict=True))
@@ -164,11 +206,11 @@ class SpellingCorrector:
     async def _read_words(
         self, database: Database, config_ids: list[str], audience: Audience, position_by_store: dict[str, int]
     ) -> dict[str, StoreWords]:
-        words_by_store = {config_id: StoreWords({}, set(), []) for config_id in config_ids}
+        words_by_store = {config_id: StoreWords({}, []) for config_id in config_ids}
         everything = audience is Audience.OWNER
-        for row in await database.fetch(_select_words(), {"ids": config_ids, "everything": everything}):
+        parameters = {**build_store_parameters(config_ids), "everything": everything}
+        for row in await database.fetch(_select_words(have_single_store(config_ids)), parameters):
             words_by_store[row.config_id].use_counts[row.word] = row.uses
-            words_by_store[row.config_id].stems.add(row.stem)
         for config_id, words in words_by_store.items():
             words.sorted_words.extend(sorted(words.use_counts))
             self._cache[config_id, audience] = _CachedWords(position_by_store[config_id], monotonic(), words)
@@ -176,30 +218,78 @@ class SpellingCorrector:
 
 
 @cache
-def _select_words() -> Statement:
-    return compile_statement(
-        text(_WORDS_SQL).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")),
-        depends_on=ParameterDependency("ids"),
-    )
+def _select_words(is_single_store: bool) -> Statement:
+    sql = text(build_store_sql(_WORDS_SQL, is_single_store))
+    return compile_statement(sql.bindparams(bind_store_type(is_single_store)), depends_on=depend_on_stores(is_single_store))
+
+
+async def _load_known_words(
+    database: Database, config_ids: Sequence[str], audience: Audience, words: Sequence[str]
+) -> dict[str, set[str]]:
+    """Which of these words visible products of each store have, in any field."""
+    known_words: dict[str, set[str]] = {config_id: set() for config_id in config_ids}
+    parameters = {
+        **build_store_parameters(config_ids),
+        "words": [*words],
+        "queries": [build_word_query(word) for word in words],
+        "everything": audience is Audience.OWNER,
+    }
+    for row in await database.fetch(_select_known_words(have_single_store(config_ids)), parameters):
+        known_words[row.config_id].add(row.word)
+    return known_words
 
 
 @cache
-def _select_stems() -> Statement:
-    return compile_statement(text(_STEMS_SQL).bindparams(bindparam("words", type_=ARRAY(Text))), depends_on=INHERITED_DEPENDENCY)
+def _select_known_words(is_single_store: bool) -> Statement:
+    lists = (bindparam(name, type_=ARRAY(Text)) for name in ("words", "queries"))
+    sql = text(_build_known_words_sql(is_single_store)).bindparams(bind_store_type(is_single_store), *lists)
+    return compile_statement(sql, depends_on=depend_on_stores(is_single_store))
 
 
-def correct_search(
-    search: Search, stem_by_word: Mapping[str, str | None], store_words: StoreWords, budget: CorrectionBudget
-) -> Search | None:
-    """The search with each misspelt word replaced by the nearest known one; None without a correction."""
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A search with corrected words. `is_guess`: the typed words may be right, so it is offered, but not run instead."""
+
+    search: Search
+    is_guess: bool
+
+
+def correct_search(search: Search, known_words: Set[str], store_words: StoreWords, budget: CorrectionBudget) -> Correction | None:
+    """The search with each misspelt word replaced by the nearest word of the store; None without a correction.
+
+    A word is misspelt if the store has it nowhere and English neither.
+    """
     folded = {word: fold_text(word) for word in search.list_plain_words()}
-    misspelt = {word for word in folded if not _is_spelt_correctly(folded[word], stem_by_word[word], store_words)}
-    misspelt -= {search.tail} if search.tail in folded and store_words.has_word_with_prefix(folded[search.tail]) else set()
+    misspelt = [word for word in folded if word not in known_words and not is_english(folded[word])]
+    if search.tail in misspelt and store_words.has_word_with_prefix(folded[search.tail]):
+        misspelt.remove(search.tail)
     # In order: the budget goes to the first words.
     candidates = CorrectionCandidates(store_words.use_counts)
-    replacements = {word: find_nearest_word(folded[word], candidates, budget) for word in folded if word in misspelt}
-    corrections = {word: replacement for word, replacement in replacements.items() if replacement is not None}
-    return _replace_words(search, corrections) if corrections else None
+    replacements = {word: find_nearest_word(folded[word], candidates, budget) for word in misspelt}
+    guesses = {word: replacement for word, replacement in replacements.items() if replacement is not None}
+    corrections = {
+        word: replacement
+        for word, replacement in guesses.items()
+        if store_words.use_counts[replacement] >= MIN_USES and _is_long_enough(folded[word], replacement)
+    }
+    corrected = _replace_words(search, corrections or guesses) if guesses else None
+    return Correction(corrected, is_guess=not corrections) if corrected else None
+
+
+def is_english(folded: str) -> bool:
+    """Whether this is a common English word."""
+    return folded in STOP_WORDS or f"\n{folded}\n" in _load_english_words().get(folded[:2], "")
+
+
+@cache
+def _load_english_words() -> dict[str, str]:
+    """The lines of the words by their first two letters. As a set of strings they would take ten times the memory."""
+    lines = gzip.decompress(files(__package__).joinpath(_ENGLISH_WORDS_FILE).read_bytes()).decode().split()
+    return {start: "\n".join(("", *words, "")) for start, words in groupby(lines, lambda word: word[:2])}
+
+
+def _is_long_enough(typed: str, replacement: str) -> bool:
+    return len(typed) >= MIN_CORRECTED_CHARACTERS or sorted(typed) == sorted(replacement)
 
 
 def _replace_words(search: Search, corrections: dict[str, str]) -> Search | None:
@@ -210,10 +300,6 @@ def _replace_words(search: Search, corrections: dict[str, str]) -> Search | None
         # Cursors hold the corrected search, under the same limits as a typed one.
         return None
     return corrected
-
-
-def _is_spelt_correctly(folded: str, stem: str | None, store_words: StoreWords) -> bool:
-    return stem is None or stem in store_words.stems or folded in store_words.use_counts
 
 
 class CorrectionCandidates:

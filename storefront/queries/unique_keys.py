@@ -12,8 +12,8 @@ from storefront.models import configs, products, reviews, variants
 _COLUMNS_BY_CONSTRAINT: Mapping[str, Sequence[Column[str]]] = {
     "configs_slug_key": (configs.c.slug,),
     "products_config_id_handle_key": (products.c.config_id, products.c.handle),
-    "product_variants_attributes_key": (variants.c.product_id, variants.c.attributes_key),
-    "reviews_product_id_user_id_key": (reviews.c.product_id, reviews.c.user_id),
+    "product_variants_attributes_key": (variants.c.config_id, variants.c.product_id, variants.c.attributes_key),
+    "reviews_config_id_user_id_product_id_key": (reviews.c.config_id, reviews.c.user_id, reviews.c.product_id),
 }
 
 

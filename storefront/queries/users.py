@@ -11,7 +11,7 @@ from storefront.core.auth.tokens import Claims
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, user_identities, users, verified_emails
-from storefront.models.rows import UserRow
+from storefront.models.rows import IdentityUserRow, SignedInUserRow, UserRow
 from storefront.queries.batching import align_by_key
 from storefront.queries.visibility import any_of_ids
 
@@ -35,11 +35,8 @@ async def load_users_by_ids(database: Database, keys: Sequence[str]) -> list[Use
     return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 
 
-async def load_user_by_identity(database: Database, claims: Claims) -> Row | None:
-    """The user of a token's claims: `id`, the ids of their stores as `owned`, and `is_signed_out` (everywhere, since).
-
-    `states_email`: the claims state a new email address. `verified_email`: the address that the identity stated before.
-    """
+async def load_user_by_identity(database: Database, claims: Claims) -> IdentityUserRow | None:
+    """The user of a token's claims."""
     email_parameters = {"email": claims.email, "address": claims.verified_email}
     identity_parameters = {"issuer": claims.issuer, "subject": claims.subject, "issued": claims.issued_at}
     rows = await database.fetch(_select_by_identity(), identity_parameters | email_parameters)
@@ -68,8 +65,8 @@ async def load_address_conflicts(database: Database) -> list[Row]:
     return await database.fetch(_select_address_conflicts(), {"limit": MAX_LISTED_USERS})
 
 
-async def load_user_by_credentials(database: Database, credentials: Credentials) -> Row | None:
-    """The current state of an authenticated user: `id`, `owned` and `is_signed_out`."""
+async def load_user_by_credentials(database: Database, credentials: Credentials) -> SignedInUserRow | None:
+    """The current state of an authenticated user."""
     rows = await database.fetch(_select_by_id(), {"id": credentials.user_id, "issued": credentials.issued_at})
     return rows[0] if rows else None
 

@@ -1,11 +1,12 @@
 """Visibility rules in SQL: what owners and shoppers may read."""
 
 from enum import Enum
+from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, and_, any_, bindparam, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
-from storefront.models import configs, products, variants
+from storefront.models import configs, products, reviews, variants
 
 # A literal: a generic plan with a parameter could not use the partial indexes of active products.
 ACTIVE_STATUS: ColumnElement[str] = literal_column("'active'")
@@ -28,10 +29,16 @@ def is_store_visible(config: FromClause = configs) -> ColumnElement[bool]:
     return or_(config.c.is_published, config.c.id == any_of_ids("owned"))
 
 
-def is_product_visible(product: FromClause = products) -> ColumnElement[bool]:
-    """Whether a product is active in a published store, or in a store of the viewer. Parameter `owned`."""
-    published_store = select(configs.c.id).where(configs.c.id == product.c.config_id, configs.c.is_published)
-    return or_(and_(product.c.status == ACTIVE_STATUS, published_store.exists()), product.c.config_id == any_of_ids("owned"))
+def is_product_visible(config_id: ColumnElement[Any], product: FromClause = products) -> ColumnElement[bool]:
+    """Whether a product of this store is active in it while it is published, or the viewer's. Parameter `owned`."""
+    is_own = config_id == any_of_ids("owned")
+    return or_(and_(product.c.status == ACTIVE_STATUS, is_store_published(config_id)), is_own)
+
+
+def is_store_published(config_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether the store with this id is published."""
+    store = configs.alias()
+    return select(store.c.id).where(store.c.id == config_id, store.c.is_published).correlate_except(store).exists()
 
 
 def is_product_sellable(product: FromClause = products) -> ColumnElement[bool]:
@@ -42,3 +49,18 @@ def is_product_sellable(product: FromClause = products) -> ColumnElement[bool]:
 def is_variant_available(variant: FromClause = variants) -> ColumnElement[bool]:
     """Whether a variant may be bought, regardless of stock."""
     return variant.c.is_available.is_(True)
+
+
+def is_review_published() -> ColumnElement[bool]:
+    """Whether shoppers may read a review, if its product is visible to them."""
+    return reviews.c.status == _PUBLISHED_STATUS
+
+
+def is_review_visible(config_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a review of this store is published, by the viewer, or in their store. Parameters `viewer_id` and `owned`."""
+    is_own = reviews.c.user_id == bindparam("viewer_id", type_=UUID)
+    return or_(is_review_published(), is_own, config_id == any_of_ids("owned"))
+
+
+# A literal, for the partial indexes of published reviews.
+_PUBLISHED_STATUS: ColumnElement[str] = literal_column("'published'")

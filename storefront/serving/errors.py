@@ -12,6 +12,8 @@ from storefront.core.logs import Verbatim
 
 log = logging.getLogger("storefront")
 
+# Some messages quote the request: a name may have as many characters as a body.
+MAX_MESSAGE_CHARACTERS = 1_000
 MASKED_ERROR_MESSAGE = "Something went wrong on our side; nothing was half done. Quote the requestId when you report it."
 
 # The error codes of Apollo Server.
@@ -49,7 +51,7 @@ def _format_error(error: GraphQLError, request_id: str) -> dict[str, Any]:
     code, message, details = _classify_error(error)
     if code == INTERNAL_SERVER_ERROR:
         log.error("failed at %s", Verbatim(error.path), exc_info=error.original_error or error)
-    formatted_error: dict[str, Any] = {"message": message}
+    formatted_error: dict[str, Any] = {"message": message[:MAX_MESSAGE_CHARACTERS]}
     if error.locations:
         formatted_error["locations"] = [location.formatted for location in error.locations]
     if error.path:

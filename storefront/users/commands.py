@@ -8,14 +8,15 @@ from sqlalchemy import Double, Text, bindparam, func, select, text, update
 
 from storefront.core.auth.email_addresses import normalize_email
 from storefront.core.auth.tokens import Claims
-from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.database import Connection, Database, Statement, compile_statement
 from storefront.core.errors import Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.feed.log import LogEntry
 from storefront.models import users as table
+from storefront.models.rows import IdentityUserRow, UserRow
 from storefront.queries import users
 from storefront.writes import validation
-from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.optimistic_lock import get_set_values, reject_stale_version
 from storefront.writes.sql import convert_to_columns, update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
 
@@ -48,7 +49,7 @@ ON CONFLICT DO NOTHING
 """
 
 
-async def sign_in(database: Database, claims: Claims) -> Row:
+async def sign_in(database: Database, claims: Claims) -> IdentityUserRow:
     """The user of verified claims, with the ids of their stores as `owned`; created at the first sign-in.
 
     Issuer and `sub` identify the user, whatever the e-mail address. A new `sub` with a verified address is linked to the user
@@ -63,7 +64,7 @@ async def sign_in(database: Database, claims: Claims) -> Row:
     return user
 
 
-async def _join_identity(database: Database, claims: Claims) -> Row:
+async def _join_identity(database: Database, claims: Claims) -> IdentityUserRow:
     if claims.email is None:
         raise Unauthenticated(_EMAIL_MISSING_MESSAGE)
     address = claims.verified_email
@@ -79,7 +80,7 @@ async def _join_identity(database: Database, claims: Claims) -> Row:
     return user
 
 
-async def _update_identity_email(database: Database, claims: Claims, user: Row) -> None:
+async def _update_identity_email(database: Database, claims: Claims, user: IdentityUserRow) -> None:
     """Store the e-mail address that the newest token of an identity states.
 
     A user has an address as long as one of their identities states it: the provider may assign it to another person afterwards.
@@ -119,6 +120,7 @@ def _lock_addresses(connection: Connection, *addresses: str | None, identity: st
 
 PROFILE_RULES: validation.Rules = {
     "expectedVersion": validation.accept_any,
+    "onConflict": validation.accept_any,
     "name": validation.optional_rule(validation.text_rule(255)),
     "image": validation.optional_rule(validation.validate_url),
 }
@@ -128,10 +130,10 @@ async def update_profile(unit: UnitOfWork, values: Mapping[str, Any]) -> Sequenc
     """Update the given fields of the actor's own profile."""
     clean = validation.require_valid_fields(PROFILE_RULES, values)
     [old] = await unit.fetch(_lock_own_user(), {"id": unit.actor_id})
-    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), None)
-    pending = update_row(unit, table, old, convert_to_columns(clean))
+    stores = [row.config_id for row in await unit.fetch(select_stores_showing_user(), {"id": old.id})]
+    await reject_stale_version(unit, old, clean, *stores)
+    pending = update_row(unit, table, old, convert_to_columns(get_set_values(clean)))
     if pending.changed_fields:
-        stores = [row.config_id for row in await unit.fetch(select_stores_showing_user(), {"id": old.id})]
         entry = LogEntry(
             kind="user_updated", entity_id=old.id, version=pending.state.version, changed_fields=pending.changed_fields
         )
@@ -152,7 +154,7 @@ def select_stores_showing_user() -> Statement:
     return compile_statement(text(_STORES_SHOWING_USER_SQL).bindparams(bindparam("id", type_=table.c.id.type)))
 
 
-async def sign_out_everywhere(unit: UnitOfWork, _: Mapping[str, Any]) -> Sequence[Row]:
+async def sign_out_everywhere(unit: UnitOfWork, _: Mapping[str, Any]) -> Sequence[UserRow]:
     """Revoke all credentials of the actor that were issued before now, including the current ones."""
     return await unit.fetch(_update_signed_out_at(), {"of": unit.actor_id})
 

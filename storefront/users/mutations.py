@@ -3,14 +3,13 @@
 import strawberry
 
 from storefront.graph.context import Info
-from storefront.graph.mutations import EXPECTED_VERSION_DESCRIPTION, MutationInput, ReplayablePayload, mutation_payload
+from storefront.graph.mutations import MutationInput, ReplayablePayload, VersionedUpdateInput, mutation_payload
 from storefront.graph.types.catalogue import User
 from storefront.users import commands
 
 
 @strawberry.input(description="Input of `updateProfile`. Omitted fields stay as they are; null clears one.")
-class UpdateProfileInput(MutationInput):
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+class UpdateProfileInput(MutationInput, VersionedUpdateInput):
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Display name.")
     image: str | None = strawberry.field(default=strawberry.UNSET, description="URL of the profile picture.")
 

@@ -9,9 +9,11 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.db.database import Statement, compile_statement
+from storefront.models.row_keys import RowKey, build_key_parameters, group_by_store
 from storefront.models.rows import ProductRow, VariantRow
 from storefront.models.writable_fields import MAX_INT32
-from storefront.queries.variants import load_variants_by_ids
+from storefront.queries.store_lookup import find_row_keys
+from storefront.queries.variants import load_variants_by_keys
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_products, lock_variants_of
 from storefront.writes.changelog import record_child_change
@@ -37,26 +39,37 @@ async def adjust_inventory(unit: UnitOfWork, values: Mapping[str, Any]) -> Seque
     """
     changes = _validate_changes(values["changes"])
     ids = [change["id"] for change in changes]
-    product_ids = {
-        row.id: row.product_id for row in await unit.fetch(_select_products(), {"ids": ids, "actor_id": unit.actor_id})
-    }
+    product_ids = await find_products(unit, ids)
     products = await lock_own_products(unit, list(product_ids.values()))
     _raise_errors(_find_target_error(n, id_, products.get(product_ids.get(id_, "")), products) for n, id_ in enumerate(ids))
-    locked = await lock_variants_of(unit, ids)
+    config_id = next(iter(products.values())).config_id
+    locked = await lock_variants_of(unit, config_id, ids)
     variants = {change_id: row for row in locked for change_id in (row.id, row.product_id)}
     _raise_errors(_find_change_error(n, change, variants, ids) for n, change in enumerate(changes))
     deltas = {variants[change["id"]].id: change["delta"] for change in changes}
-    written = unit.enqueue(_update_stock(), {"rows": orjson.dumps([{"id": i, "delta": d} for i, d in deltas.items()]).decode()})
+    stock_changes = orjson.dumps([{"id": i, "delta": d} for i, d in deltas.items()]).decode()
+    written = unit.enqueue(_update_stock(), {"config_id": config_id, "rows": stock_changes})
     summaries = enqueue_summaries(unit, list(products.values()))
     # Sent with the two before it.
-    adjusted = {row.id: row for row in await load_variants_by_ids(unit.connection, list(deltas))}
+    adjusted = {row.id: row for row in await load_variants_by_keys(unit.connection, [RowKey(config_id, id_) for id_ in deltas])}
     summarized = {**products, **{row.id: row for row in summaries.rows}}
     rows = {row.id: row for row in written.rows}
     for row in map(rows.__getitem__, deltas):
         product = products[row.product_id]
         fields = ["variants.inventory", *list_changed_fields(product, summarized[product.id])]
-        record_child_change(unit, product.id, product, row, fields)
+        record_child_change(unit, product, row, fields)
     return [adjusted[id_] for id_ in deltas]
+
+
+async def find_products(unit: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
+    """The id of the product of each id of a variant or product; without those that the actor may not know of."""
+    keys = await find_row_keys(unit.connection, ids)
+    found = [
+        unit.enqueue(_select_products(), {**build_key_parameters(store_keys), "actor_id": unit.actor_id})
+        for _, store_keys in group_by_store(keys)
+    ]
+    await unit.connection.flush()
+    return {row.id: row.product_id for statement in found for row in statement.rows}
 
 
 def _validate_changes(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -124,10 +137,11 @@ def _find_change_error(
 @cache
 def _select_products() -> Statement:
     sql = """
-SELECT v.id, v.product_id FROM product_variants AS v JOIN configs ON configs.id = v.config_id
-WHERE v.id = ANY(CAST(:ids AS uuid[])) AND (v.is_available OR configs.user_id = CAST(:actor_id AS uuid))
+SELECT v.id, v.product_id FROM product_variants AS v JOIN configs ON configs.id = CAST(:config_id AS uuid)
+WHERE v.config_id = CAST(:config_id AS uuid) AND v.id = ANY(CAST(:ids AS uuid[]))
+  AND (v.is_available OR configs.user_id = CAST(:actor_id AS uuid))
 UNION ALL
-SELECT products.id, products.id FROM products WHERE products.id = ANY(CAST(:ids AS uuid[]))
+SELECT id, id FROM products WHERE config_id = CAST(:config_id AS uuid) AND id = ANY(CAST(:ids AS uuid[]))
 """
     return compile_statement(text(sql))
 
@@ -137,7 +151,7 @@ def _update_stock() -> Statement:
     sql = """
 UPDATE product_variants SET inventory = inventory + changed.delta, version = version + 1, updated_at = now()
 FROM jsonb_to_recordset(:rows) AS changed (id uuid, delta integer)
-WHERE product_variants.id = changed.id
+WHERE product_variants.config_id = CAST(:config_id AS uuid) AND product_variants.id = changed.id
 RETURNING product_variants.id, product_variants.product_id, product_variants.inventory, product_variants.version
 """
     return compile_statement(text(sql).bindparams(bindparam("rows", type_=JSONB)))

@@ -8,14 +8,26 @@ import strawberry
 from storefront.execution.batch_field import batch_field
 from storefront.graph import loaders
 from storefront.graph.batches import build_optional_reference_batch
+from storefront.graph.bulk import (
+    BULK_COSTS,
+    RESULTS_DESCRIPTION,
+    ROW_ERRORS_DESCRIPTION,
+    ROW_INDEX_DESCRIPTION,
+    ROW_STATUS_DESCRIPTION,
+    BulkInput,
+    BulkRowStatus,
+    describe_row,
+)
 from storefront.graph.context import Info
-from storefront.graph.cost_hints import costs
+from storefront.graph.cost_hints import ERROR_COSTS, costs
+from storefront.graph.errors import UserError
 from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
     ChangePayload,
     ExistingRowInput,
     MutationInput,
+    UpdatedRowInput,
     build_payload,
     deletion_payload,
     mutate,
@@ -23,10 +35,13 @@ from storefront.graph.mutations import (
 )
 from storefront.graph.option_inputs import ProductOptionInput
 from storefront.graph.types.catalogue import Product, ProductVariant
-from storefront.graph.variant_inputs import PRICE_DESCRIPTION, ProductVariantInput, VariantFieldsInput
+from storefront.graph.variant_inputs import PRICE_DESCRIPTION, ProductVariantInput, ProductVariantRowInput, VariantFieldsInput
+from storefront.models.row_keys import make_key_getter
 from storefront.models.variant import MAX_VARIANTS
-from storefront.variants import commands, inventory, set_variants
+from storefront.variants import bulk, commands, inventory, set_variants
+from storefront.writes.bulk import MAX_ROWS
 from storefront.writes.product_options import MAX_OPTIONS
+from storefront.writes.transaction import MutationResult
 
 
 @strawberry.input(description="Input of `createVariant`.")
@@ -36,8 +51,20 @@ class CreateVariantInput(MutationInput, ProductVariantInput):
 
 
 @strawberry.input(description="Input of `updateVariant`. Omitted fields stay as they are; null clears those that are nullable.")
-class UpdateVariantInput(MutationInput, ExistingRowInput, VariantFieldsInput):
+class UpdateVariantInput(MutationInput, UpdatedRowInput, VariantFieldsInput):
     pass
+
+
+@strawberry.input(description="A variant to change. Omitted fields stay as they are; null clears those that are nullable.")
+class UpdateVariantRowInput(UpdatedRowInput, VariantFieldsInput):
+    pass
+
+
+@strawberry.input(description="Input of `bulkUpdateVariants`.")
+class BulkUpdateVariantsInput(BulkInput):
+    rows: list[UpdateVariantRowInput] = strawberry.field(
+        description="Variants to change, each once, all of one store.", metadata=limits(items=MAX_ROWS)
+    )
 
 
 @strawberry.input(description="Input of `deleteVariant`.")
@@ -64,13 +91,6 @@ class AdjustInventoryInput(MutationInput):
 class AdjustInventoryPayload(ChangePayload):
     variants: list[ProductVariant] = strawberry.field(
         description="The variants, in the order of the input; empty if nothing was written."
-    )
-
-
-@strawberry.input(description="A variant of a product: an existing one, or a new one, which needs a price.")
-class ProductVariantRowInput(VariantFieldsInput):
-    id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="ID of an existing variant. Found by SKU, or else attributes, if omitted."
     )
 
 
@@ -103,12 +123,26 @@ class UpdateVariantPayload(ChangePayload):
     variant: ProductVariant | None = strawberry.field(description="The variant.")
 
 
+@strawberry.type(description="Result of one row of `bulkUpdateVariants`.")
+class VariantRowResult:
+    index: int = strawberry.field(description=ROW_INDEX_DESCRIPTION)
+    status: BulkRowStatus = strawberry.field(description=ROW_STATUS_DESCRIPTION)
+    variant: ProductVariant | None = strawberry.field(description="The variant; null if there is none.")
+    user_errors: list[UserError] = strawberry.field(description=ROW_ERRORS_DESCRIPTION, metadata=ERROR_COSTS)
+
+
+@strawberry.type(description="Payload of `bulkUpdateVariants`. `userErrors` has the errors of all rows.")
+class BulkUpdateVariantsPayload(ChangePayload):
+    results: list[VariantRowResult] = strawberry.field(description=RESULTS_DESCRIPTION)
+
+
 @strawberry.type(description="Payload of `deleteVariant`.")
 class DeleteVariantPayload(ChangePayload):
+    config_id: strawberry.Private[str | None]
     product_id: strawberry.Private[str | None]
     deleted_id: strawberry.ID | None = strawberry.field(description="ID of the variant; null if it was not deleted.")
     product: Product | None = batch_field(
-        build_optional_reference_batch(loaders.load_products, "product_id"),
+        build_optional_reference_batch(loaders.load_products, make_key_getter("product_id")),
         description="The product that the variant belonged to.",
     )
 
@@ -130,11 +164,19 @@ class VariantMutation:
     ) -> UpdateVariantPayload | None:
         return await mutation_payload(info, input, commands.update_variant, UpdateVariantPayload, "variant")
 
+    @strawberry.mutation(description="Changes many variants of a store at once, with one result per row.", metadata=BULK_COSTS)
+    async def bulk_update_variants(
+        self, info: Info, input: Annotated[BulkUpdateVariantsInput, strawberry.argument(description="The input.")]
+    ) -> BulkUpdateVariantsPayload | None:
+        result = await mutate(info, input, bulk.bulk_update_variants)
+        results = [_build_row_result(result, n) for n in range(len(input.rows))]
+        return build_payload(BulkUpdateVariantsPayload, result, input, results=results)
+
     @strawberry.mutation(description="Deletes a variant; refused if it is the only one of its product.")
     async def delete_variant(
         self, info: Info, input: Annotated[DeleteVariantInput, strawberry.argument(description="The input.")]
     ) -> DeleteVariantPayload | None:
-        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload, "product_id")
+        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload, "config_id", "product_id")
 
     @strawberry.mutation(
         description="Replaces the variants of a product, and its options, all or nothing. Variants that are not listed are "
@@ -155,3 +197,8 @@ class VariantMutation:
     ) -> AdjustInventoryPayload | None:
         result = await mutate(info, input, inventory.adjust_inventory)
         return build_payload(AdjustInventoryPayload, result, input, variants=cast(list[ProductVariant], result.rows))
+
+
+def _build_row_result(result: MutationResult, n: int) -> VariantRowResult:
+    row, status, errors = describe_row(result, n)
+    return VariantRowResult(index=n, status=status, variant=row, user_errors=errors)

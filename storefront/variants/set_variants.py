@@ -1,56 +1,32 @@
 """Replaces all variants of a product, with its options."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storefront.core.casing import to_camel_case
 from storefront.core.cooperative import run_in_thread_if_long
-from storefront.core.ids import new_id
 from storefront.models import products
-from storefront.models.options import OptionEditor
-from storefront.models.rows import ProductRow, VariantRow
-from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes, follow_attributes
-from storefront.models.variant_summary import SETTABLE_COLUMNS, summarize_variants
+from storefront.models.rows import ProductRow
+from storefront.models.search_document import build_search_vector, get_searched_values, list_codes
+from storefront.models.variant_summary import SETTABLE_COLUMNS
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_product
+from storefront.writes.amounts import require_printed_amounts
+from storefront.writes.authorization import get_currency, lock_own_product
 from storefront.writes.changelog import record_product_change
-from storefront.writes.field_errors import (
-    FieldError,
-    InvalidInputReason,
-    MutationRejected,
-    make_invalid_input_error,
-    make_not_found_error,
-)
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.product_options import (
-    OPTIONS_RULE,
-    RevisedOptions,
-    find_option_limit_errors,
-    rename_variants,
-    revise_options,
-)
-from storefront.writes.product_validation import VARIANT_RULES, find_contradictions, find_equal_attributes, find_image_errors
-from storefront.writes.sql import convert_to_columns, update_row
+from storefront.writes.product_options import OPTIONS_RULE
+from storefront.writes.sql import update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
-from storefront.writes.variant_rows import (
-    VARIANT_COLUMN_NAMES,
-    VARIANT_DEFAULTS,
-    lock_variants,
-    make_unique_key,
-    match_rows,
-    write_variants,
-)
+from storefront.writes.variant_plan import VARIANTS_RULE, VariantPlan, plan_variants
+from storefront.writes.variant_rows import lock_variants, write_variants
 
 Values = Mapping[str, Any]
 
-_ROW_RULES: validation.Rules = {"id": validation.optional_rule(validation.validate_id), **VARIANT_RULES}
 RULES: validation.Rules = {
     "productId": validation.validate_id,
     "expectedVersion": validation.accept_any,
     "options": validation.optional_rule(OPTIONS_RULE),
-    "variants": validation.list_rule(validation.object_rule(_ROW_RULES), MAX_VARIANTS, distinct=False),
+    "variants": VARIANTS_RULE,
 }
 
 
@@ -59,136 +35,37 @@ async def set_product_variants(unit: UnitOfWork, values: Values) -> Sequence[Pen
 
     Fields that are omitted stay as they are. Variants that are not found are deleted.
     """
-    clean = await run_in_thread_if_long(_count_steps(values), validation.require_valid_fields, RULES, values)
-    if not clean["variants"]:
-        problem = "must have at least one entry: a product has a variant."
-        raise MutationRejected(make_invalid_input_error(["variants"], problem, InvalidInputReason.TOO_SHORT))
-    product = await lock_own_product(unit, clean["productId"], ["productId"])
-    await reject_stale_version(unit, product, clean.get("expectedVersion"), product.config_id)
-    stored = await lock_variants(unit.connection, [product.id])
-    steps = _count_steps(values) + len(stored)
-    plan = await run_in_thread_if_long(steps, _plan_variants, product, stored, clean["variants"], clean.get("options"))
-    await write_variants(unit.connection, created=plan.created, updated=plan.updated, removed_ids=plan.removed_ids)
-    return [_record(unit, product, plan)]
+    input_steps = _count_steps(values)
+    clean, errors = await run_in_thread_if_long(input_steps, validation.validate_fields, RULES, values)
+    product_id = validation.pop_valid_field(clean, "productId", errors)
+    product = await lock_own_product(unit, product_id, ["productId"], locks_currency=True)
+    clean = await run_in_thread_if_long(input_steps, require_printed_amounts, clean, get_currency(product), errors)
+    await reject_stale_version(unit, product, clean, product.config_id)
+    stored = await lock_variants(unit.connection, product.config_id, [product.id])
+    steps = input_steps + len(stored)
+    plan = await run_in_thread_if_long(
+        steps, plan_variants, product, stored, clean["variants"], clean.get("options"), product.images
+    )
+    await write_variants(
+        unit.connection, product.config_id, created=plan.created, updated=plan.updated, removed_ids=plan.removed_ids
+    )
+    document = {**get_searched_values(product), "options": plan.product_columns["options"]}
+    search_vector = await run_in_thread_if_long(steps, build_search_vector, document, list_codes(plan.rows))
+    return [_record(unit, product, plan, search_vector)]
 
 
 def _count_steps(values: Values) -> int:
     return len(values["variants"]) + sum(len(option["values"]) for option in values.get("options") or ())
 
 
-@dataclass(frozen=True, slots=True)
-class _VariantPlan:
-    """The rows to write, and the columns of the product that follow them."""
-
-    created: list[dict[str, Any]]
-    updated: list[dict[str, Any]]
-    removed_ids: list[str]
-    product_columns: Values
-
-
-def _plan_variants(
-    product: ProductRow, stored: Sequence[VariantRow], forms: Sequence[Values], options: Sequence[Values] | None
-) -> _VariantPlan:
-    """Raises MutationRejected."""
-    rows = [convert_to_columns(form) for form in forms]
-    editor, renamed = _edit_options(product, options, stored)
-    matches = _match_variants(rows, stored, renamed)
-    new_rows = [_complete_row(row, matches.get(n), renamed, editor, n) for n, row in enumerate(rows)]
-    if errors := _find_errors(forms, new_rows, product, editor):
-        raise MutationRejected(*errors)
-    if options is None:
-        editor.drop_unused([row.attributes for row in stored], [row["attributes"] for row in new_rows])
-    former = {row.id: row for row in matches.values()}
-    keys = {"config_id": product.config_id, "product_id": product.id}
-    return _VariantPlan(
-        created=[{**keys, **row} for row in new_rows if row["id"] not in former],
-        updated=[row for row in new_rows if row["id"] in former and _has_changes(row, former[row["id"]])],
-        removed_ids=[row.id for row in stored if row.id not in former],
-        product_columns={**summarize_variants(new_rows), "options": editor.options},
-    )
-
-
-def _record(unit: UnitOfWork, product: ProductRow, plan: _VariantPlan) -> PendingRow:
-    columns, has_changed_variants = plan.product_columns, bool(plan.created or plan.updated or plan.removed_ids)
-    if not has_changed_variants and columns["options"] == product.options:
+def _record(unit: UnitOfWork, product: ProductRow, plan: VariantPlan, search_vector: str) -> PendingRow:
+    columns = plan.product_columns
+    if not plan.has_changes and columns["options"] == product.options:
         return PendingRow(product, None)
     # The version changes with the set of variants, so that `expectedVersion` protects it.
-    pending = update_row(unit, products, product, columns, is_changed=True)
-    fields = ["variants"] if has_changed_variants else []
+    unread = {"search_vector": search_vector}
+    pending = update_row(unit, products, product, columns, is_changed=True, unread_values=unread)
+    fields = ["variants"] if plan.has_changes else []
     fields += [to_camel_case(name) for name in (*SETTABLE_COLUMNS, "options") if getattr(product, name) != columns[name]]
-    record_product_change(unit, "product_updated", product, pending.state, fields)
+    record_product_change(unit, "product_updated", product, pending.state, fields, plan.former_variants)
     return pending
-
-
-def _match_variants(
-    rows: Sequence[dict[str, Any]], stored: Sequence[VariantRow], renamed: Mapping[str, Values]
-) -> dict[int, VariantRow]:
-    """The stored variant of each row that has one. Attributes are compared as the options are called now."""
-    wanted = [SimpleNamespace(id=row.get("id"), sku=row.get("sku"), attributes=row.get("attributes")) for row in rows]
-    keys: list[Callable[[Any], object]] = [
-        lambda row: row.id,
-        make_unique_key(lambda row: row.sku, wanted, stored),
-        lambda row: _fold_current_attributes(row, renamed),
-    ]
-    matches: dict[int, Any] = match_rows(wanted, stored, keys)
-    errors = [
-        make_not_found_error("variant of this product", row["id"], ["variants", str(n), "id"])
-        for n, row in enumerate(rows)
-        if row.get("id") is not None and (n not in matches or matches[n].id != row["id"])
-    ]
-    if errors:
-        raise MutationRejected(*errors)
-    return matches
-
-
-def _fold_current_attributes(row: Any, renamed: Mapping[str, Values]) -> object:
-    attributes = renamed[row.id]["attributes"] if row.id in renamed else row.attributes
-    return None if attributes is None else fold_attributes(attributes)
-
-
-def _edit_options(
-    product: ProductRow, inputs: Sequence[Values] | None, stored: Sequence[VariantRow]
-) -> tuple[OptionEditor, Mapping[str, Values]]:
-    """The options to edit, and the variants that are called something else now, by id."""
-    if inputs is None:
-        return OptionEditor(product.options), {}
-    revised: RevisedOptions = revise_options(product.options, inputs, product.images)
-    renamed = rename_variants(revised, stored)
-    if revised.errors:
-        raise MutationRejected(*revised.errors)
-    # Values that are not listed are those of rows that change them, or are added again.
-    return OptionEditor(revised.options), {row["id"]: row for row in renamed.rows}
-
-
-def _complete_row(
-    row: dict[str, Any], former: VariantRow | None, renamed: Mapping[str, Values], editor: OptionEditor, position: int
-) -> dict[str, Any]:
-    """All columns of a variant: as given, or else as they are, or else the defaults."""
-    given = {name: value for name, value in row.items() if name != "id"}
-    if former is None:
-        complete = {"name": None, "price": None, **VARIANT_DEFAULTS, **given, "id": new_id()}
-    else:
-        stored = {name: getattr(former, name) for name in VARIANT_COLUMN_NAMES}
-        complete = {**stored, **renamed.get(former.id, {}), **given, "id": former.id}
-    complete["attributes"] = editor.adopt(complete["attributes"] or {})
-    if former is not None and "name" not in given:
-        complete["name"] = follow_attributes(former.name, former.attributes, complete["attributes"])
-    complete["name"] = complete["name"] or build_variant_name(complete["attributes"])
-    return {**complete, "position": position}
-
-
-def _find_errors(forms: Sequence[Values], rows: Sequence[Values], product: ProductRow, editor: OptionEditor) -> list[FieldError]:
-    errors = find_option_limit_errors(editor, ["variants"]) + find_equal_attributes([row["attributes"] for row in rows])
-    for n, (form, row) in enumerate(zip(forms, rows, strict=True)):
-        path = ["variants", str(n)]
-        if row["price"] is None:
-            errors.append(make_invalid_input_error([*path, "price"], "is required.", InvalidInputReason.REQUIRED))
-            continue
-        fields = {to_camel_case(name): value for name, value in row.items()}
-        errors += find_contradictions({**fields, "inventory": form.get("inventory")}, path)
-        errors += find_image_errors(form, product.images, path)
-    return errors
-
-
-def _has_changes(row: Values, former: VariantRow) -> bool:
-    return any(getattr(former, name) != row[name] for name in VARIANT_COLUMN_NAMES)

@@ -16,4 +16,5 @@ class WebhookQuery:
         self, info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="ID of the webhook.")]
     ) -> Webhook | None:
         info.context.require_viewer()
-        return cast(Webhook | None, await info.context.load(loaders.load_webhooks, arguments.check_id(id, "id")))
+        key = await loaders.find_row_key(info.context, arguments.check_id(id, "id"))
+        return cast(Webhook | None, await info.context.load(loaders.load_webhooks, key) if key else None)

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Double, Integer, bindparam, text
+from sqlalchemy import Double, bindparam, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
 from storefront.core.encryption import Vault
 from storefront.models import webhook_deliveries, webhooks
-from storefront.models.rows import WebhookRow
+from storefront.models.rows import DeliveryRow, WebhookRow
 from storefront.queries.projection import list_returned_columns
 from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 from storefront.webhooks.signing import generate_secret
@@ -78,13 +79,13 @@ async def update_webhook(unit: UnitOfWork, values: Values, *, problems: FieldPro
     """Update the given fields of a webhook. If it is enabled again, delivery resumes from its position."""
     clean = _validate_input(UPDATE_RULES, values, problems)
     old = await lock_own_webhook(unit, clean.pop("id"), ["id"])
-    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), None)
+    await reject_stale_version(unit, old, {"expectedVersion": clean.pop("expectedVersion", None)})
     is_enabled = clean.pop("isEnabled", None)
     changes = convert_to_columns(clean)
     if (is_enabled and old.disabled_at is not None) or changes.get("url", old.url) != old.url:
         # Reset the failure state of the endpoint, and retry pending deliveries at once.
         changes |= {"failures": 0, "failing_since": None, "resting_until": None}
-        unit.enqueue(_retry_now_statement(), {"id": old.id})
+        unit.enqueue(_retry_now_statement(), _get_key(old))
     if is_enabled is not None and is_enabled is (old.disabled_at is not None):
         disabled_columns = {"disabled_at": _format_now(), "disabled_reason": DISABLED_BY_OWNER_REASON}
         changes |= dict.fromkeys(disabled_columns) if is_enabled else disabled_columns
@@ -95,7 +96,7 @@ async def rotate_webhook_secret(unit: UnitOfWork, values: Values, *, vault: Vaul
     """Rotate the secret. For a day messages are also signed with the previous secret."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])
-    await reject_stale_version(unit, old, clean.get("expectedVersion"), None)
+    await reject_stale_version(unit, old, clean)
     until = datetime.now(UTC) + timedelta(hours=SECRET_GRACE_HOURS)
     changes = {"secret": vault.encrypt(generate_secret()), "previous_secret": old.secret, "previous_until": until.isoformat()}
     return [update_row(unit, webhooks, old, changes)]
@@ -105,7 +106,7 @@ async def delete_webhook(unit: UnitOfWork, values: Values) -> Sequence[WebhookRo
     """Delete a webhook with all of its deliveries."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])
-    await reject_stale_version(unit, old, clean.get("expectedVersion"), None)
+    await reject_stale_version(unit, old, clean)
     delete_row(unit, webhooks, old)
     return [old]
 
@@ -130,8 +131,8 @@ async def replay_webhook(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
             )
         )
     # The dispatcher creates these deliveries again from the log.
-    unit.enqueue(_delete_pending_statement(), {"id": old.id, "after": after})
-    unit.enqueue(_schedule_lane_heads_statement(), {"id": old.id})
+    unit.enqueue(_delete_pending_statement(), {**_get_key(old), "after": after})
+    unit.enqueue(_schedule_lane_heads_statement(), _get_key(old))
     # Never forward: entries after the old position have not been delivered yet.
     return [update_row(unit, webhooks, old, {"position": min(after, old.position)})]
 
@@ -142,7 +143,7 @@ async def resend_webhook_delivery(unit: UnitOfWork, values: Values) -> Sequence[
     old, hook = await lock_own_delivery(unit, clean["id"], ["id"])
     if hook.disabled_at is not None:
         raise MutationRejected(make_invalid_state_error(["id"], "belongs to a disabled webhook. Enable it first."))
-    return await unit.fetch(_resend_statement(), {"id": old.id, "webhook_id": hook.id, "lane": old.lane})
+    return await unit.fetch(_resend_statement(), {**_get_key(old), "webhook_id": hook.id, "lane": old.lane})
 
 
 async def claim_test(unit: UnitOfWork, values: Values) -> Sequence[Row]:
@@ -154,7 +155,7 @@ async def claim_test(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     product = clean.get("productId")
     if product is not None and not await unit.fetch(_select_product_statement(), {"id": product, "config_id": hook.config_id}):
         raise MutationRejected(make_not_found_error("product", product, ["productId"]))
-    claimed_rows = await unit.fetch(_claim_test_statement(), {"id": hook.id, "seconds": TEST_INTERVAL_SECONDS})
+    claimed_rows = await unit.fetch(_claim_test_statement(), {**_get_key(hook), "seconds": TEST_INTERVAL_SECONDS})
     if not claimed_rows:
         raise MutationRejected(
             make_invalid_state_error(["id"], f"was tested a moment ago. Try again in {TEST_INTERVAL_SECONDS} seconds.")
@@ -170,7 +171,7 @@ async def record_test(database: Database, row: Mapping[str, Any]) -> Row:
 
 async def sweep_deliveries(database: Database, *, days: int) -> int:
     """Delete deliveries that finished more than so many days ago; returns how many."""
-    return len(await database.fetch(_delete_old_deliveries_statement(), {"days": days}))
+    return await run_sweep(database, _sweep_deliveries(), {"days": days})
 
 
 def _validate_input(input_rules: validation.Rules, values: Values, problems: FieldProblems) -> dict[str, Any]:
@@ -181,6 +182,10 @@ def _validate_input(input_rules: validation.Rules, values: Values, problems: Fie
     if field_errors:
         raise MutationRejected(*field_errors)
     return clean
+
+
+def _get_key(row: WebhookRow | DeliveryRow) -> Mapping[str, str]:
+    return {"config_id": row.config_id, "id": row.id}
 
 
 def _format_now() -> str:
@@ -202,11 +207,12 @@ FROM head
 
 # The first pending delivery of each lane becomes due, where the one before it was deleted.
 _SCHEDULE_LANE_HEADS_SQL = """
-UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id IN (
+UPDATE webhook_deliveries SET next_attempt_at = now() WHERE config_id = :config_id AND id IN (
   SELECT DISTINCT ON (lane) id FROM webhook_deliveries AS waiting
-  WHERE webhook_id = :id AND state = 'pending' AND NOT EXISTS (
+  WHERE config_id = :config_id AND webhook_id = :id AND state = 'pending' AND NOT EXISTS (
     SELECT FROM webhook_deliveries AS first
-    WHERE first.webhook_id = :id AND first.lane = waiting.lane AND first.state = 'pending' AND first.next_attempt_at IS NOT NULL
+    WHERE first.config_id = :config_id AND first.webhook_id = :id AND first.lane = waiting.lane AND first.state = 'pending'
+      AND first.next_attempt_at IS NOT NULL
   )
   ORDER BY lane, position, id
 )
@@ -216,19 +222,20 @@ _RESEND_SQL = """
 UPDATE webhook_deliveries SET state = 'pending', attempts = 0, finished_at = NULL, next_attempt_at = CASE
   WHEN next_attempt_at IS NOT NULL OR NOT EXISTS (
     SELECT FROM webhook_deliveries AS other
-    WHERE other.webhook_id = :webhook_id AND other.lane = :lane AND other.state = 'pending'
+    WHERE other.config_id = :config_id AND other.webhook_id = :webhook_id AND other.lane = :lane AND other.state = 'pending'
   ) THEN now()
-END WHERE id = :id RETURNING {columns}
+END WHERE config_id = :config_id AND id = :id RETURNING {columns}
 """
 
 _CLAIM_TEST_SQL = """
 UPDATE webhooks SET tested_at = now()
-WHERE id = :id AND coalesce(tested_at < now() - make_interval(secs => :seconds), true) RETURNING *
+WHERE config_id = :config_id AND id = :id AND coalesce(tested_at < now() - make_interval(secs => :seconds), true) RETURNING *
 """
 
 _RECORD_TEST_SQL = """
-INSERT INTO webhook_deliveries (id, webhook_id, type, position, lane, product_id, state, attempts, tries, finished_at)
-VALUES (:id, :webhook_id, 'webhook.test', :position, :id, :product_id, :state, 1, CAST(:tries AS jsonb), now())
+INSERT INTO webhook_deliveries
+  (config_id, id, webhook_id, type, position, lane, product_id, state, attempts, tries, finished_at)
+VALUES (:config_id, :id, :webhook_id, 'webhook.test', :position, :id, :product_id, :state, 1, CAST(:tries AS jsonb), now())
 RETURNING {columns}
 """
 
@@ -250,15 +257,14 @@ def _log_range_statement() -> Statement:
 
 @cache
 def _retry_now_statement() -> Statement:
-    sql = "UPDATE webhook_deliveries SET next_attempt_at = now() WHERE webhook_id = :id AND next_attempt_at > now()"
-    return compile_statement(text(sql))
+    sql = "UPDATE webhook_deliveries SET next_attempt_at = now() WHERE config_id = :config_id AND webhook_id = :id"
+    return compile_statement(text(f"{sql} AND next_attempt_at > now()"))
 
 
 @cache
 def _delete_pending_statement() -> Statement:
-    return compile_statement(
-        text("DELETE FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' AND position > :after")
-    )
+    sql = "DELETE FROM webhook_deliveries WHERE config_id = :config_id AND webhook_id = :id"
+    return compile_statement(text(f"{sql} AND state = 'pending' AND position > :after"))
 
 
 @cache
@@ -286,6 +292,5 @@ def _record_test_statement() -> Statement:
 
 
 @cache
-def _delete_old_deliveries_statement() -> Statement:
-    sql = "DELETE FROM webhook_deliveries WHERE finished_at < now() - make_interval(days => :days) RETURNING 1 AS one"
-    return compile_statement(text(sql).bindparams(bindparam("days", type_=Integer)))
+def _sweep_deliveries() -> Sweep:
+    return sweep_rows("webhook_deliveries", "finished_at < now() - make_interval(days => :days)", order_by="finished_at")

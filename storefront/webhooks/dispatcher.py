@@ -22,6 +22,7 @@ from storefront.core.net.safe_http import HttpSession
 from storefront.core.request_context import create_detached_task
 from storefront.core.tasks import cancel_and_wait
 from storefront.feed import log as store_log
+from storefront.models.row_keys import RowKey
 from storefront.models.rows import ChangeRow
 from storefront.webhooks.queue import FREE_SLOTS_PER_SLOT, MAX_PENDING_DELIVERIES, DeliveryAttempt, DeliveryQueue
 from storefront.webhooks.sending import DeliveryDependencies, WebhookMessage, render_message, send_message, utc_now_iso
@@ -68,7 +69,7 @@ class Dispatcher:
     poll_interval_seconds: float
     slots: int = 64
     stats: DeliveryStats = field(default_factory=DeliveryStats)
-    _sessions: "dict[str, DeliverySession]" = field(default_factory=dict)
+    _sessions: "dict[RowKey, DeliverySession]" = field(default_factory=dict)
     _wake_event: asyncio.Event = field(default_factory=asyncio.Event)
     _render_semaphores: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
 
@@ -86,7 +87,7 @@ class Dispatcher:
         """Wake up: pub/sub says that the log of a store has new entries."""
         self._wake_event.set()
         for session in self._sessions.values():
-            if session.config_id == config_id:
+            if session.webhook.config_id == config_id:
                 session.wake_event.set()
 
     @asynccontextmanager
@@ -143,14 +144,13 @@ class Dispatcher:
         # Taken before the claim: by this clock the lease expires earlier than by the clock of Postgres.
         lease_ends_at = monotonic() + self.lease_seconds()
         for hook in await queue.claim_webhooks(free_slots, self.lease_seconds(), is_down=is_down):
-            session = self._sessions[hook.id] = DeliverySession(
-                self, queue, hook.id, hook.config_id, hook.owner_id, is_down, lease_ends_at
-            )
+            key = RowKey(hook.config_id, hook.id)
+            session = self._sessions[key] = DeliverySession(self, queue, key, hook.owner_id, is_down, lease_ends_at)
             session.task = create_detached_task(session.run())
-            session.task.add_done_callback(partial(self._on_session_end, hook.id))
+            session.task.add_done_callback(partial(self._on_session_end, key))
 
-    def _on_session_end(self, webhook_id: str, _: object) -> None:
-        del self._sessions[webhook_id]
+    def _on_session_end(self, webhook: RowKey, _: object) -> None:
+        del self._sessions[webhook]
         self._wake_event.set()
 
     def lease_seconds(self) -> float:
@@ -177,8 +177,7 @@ class DeliverySession:
 
     dispatcher: Dispatcher
     queue: DeliveryQueue
-    webhook_id: str
-    config_id: str
+    webhook: RowKey
     owner_id: str
     is_down: bool
     # When the lease expires, by the monotonic clock of this process.
@@ -207,11 +206,11 @@ class DeliverySession:
                     await cancel_and_wait(self.active_lanes.values())
             # After an error the lease is left to expire, as a backoff: an immediate retry would fail again.
             if not self.has_failed:
-                await self.queue.release_webhooks([self.webhook_id])
+                await self.queue.release_webhooks([self.webhook])
         except DATABASE_ERRORS:
-            log.warning("webhook %s: the session failed; its lease is left to expire", self.webhook_id, exc_info=True)
+            log.warning("webhook %s: the session failed; its lease is left to expire", self.webhook.id, exc_info=True)
         except Exception:
-            log.exception("webhook %s: the session failed; its lease is left to expire", self.webhook_id)
+            log.exception("webhook %s: the session failed; its lease is left to expire", self.webhook.id)
 
     async def _extend_lease(self, started_at: float) -> None:
         """Heartbeat, in time for one more message; or end the session, if it has lasted long enough and its slot is wanted.
@@ -223,7 +222,7 @@ class DeliverySession:
             self.should_stop = True
         elif self.lease_ends_at - current_time < self.dispatcher.max_message_seconds() + LEASE_SLACK_SECONDS / 2:
             try:
-                await self.queue.extend_lease(self.webhook_id, self.dispatcher.lease_seconds())
+                await self.queue.extend_lease(self.webhook, self.dispatcher.lease_seconds())
             except LeaseLost:
                 self.should_stop = True
             self.lease_ends_at = current_time + self.dispatcher.lease_seconds()
@@ -245,7 +244,7 @@ class DeliverySession:
 
     async def _load_due(self) -> bool:
         """Prefetch due deliveries, from the log if none is queued; False if there is no work, or the lease was lost."""
-        rows = await self.queue.load_due(self.webhook_id, self.active_lanes, MAX_PREFETCHED_DELIVERIES)
+        rows = await self.queue.load_due(self.webhook, self.active_lanes, MAX_PREFETCHED_DELIVERIES)
         if not rows:
             return False
         self.max_parallel, self.refreshed_at = 1 if rows[0].is_down else MAX_PARALLEL_MESSAGES, monotonic()
@@ -267,7 +266,7 @@ class DeliverySession:
             # The delivery stays due: the next session retries it.
             self.should_stop = self.has_failed = True
         if error:
-            log.warning("webhook %s: the result of an attempt could not be recorded", self.webhook_id, exc_info=error)
+            log.warning("webhook %s: the result of an attempt could not be recorded", self.webhook.id, exc_info=error)
 
     async def _wait_for_event(self) -> None:
         try:
@@ -280,7 +279,7 @@ class DeliverySession:
 
     async def _enqueue_log_entries(self, hook: Row) -> bool:
         """Turn the next entries of the log into deliveries; False under backpressure, or if `hook` is out of date."""
-        if await self.queue.count_pending(hook.webhook_id) >= MAX_PENDING_DELIVERIES:
+        if await self.queue.count_pending(self.webhook) >= MAX_PENDING_DELIVERIES:
             return False
         read_to, rows = await self._read_next_entries(hook)
         return await self.queue.enqueue(hook, read_to, rows)
@@ -313,7 +312,7 @@ class DeliverySession:
         if attempt.error is not None:
             # The failure decides what is due next: prefetched deliveries are stale.
             self.due_deliveries.clear()
-        disabled_reason = await self.queue.finish_attempt(row.webhook_id, row.id, attempt, started_at)
+        disabled_reason = await self.queue.finish_attempt(self.webhook, row.id, attempt, started_at)
         if disabled_reason:
             self.dispatcher.stats.disabled += 1
             log.warning("webhook %s of store %s is disabled: %s", row.webhook_id, row.config_id, disabled_reason)

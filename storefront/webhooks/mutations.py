@@ -199,5 +199,6 @@ async def _find_problems(info: Info, url: str | None, query: str | None) -> Fiel
 
 async def _is_own_webhook(info: Info, webhook_id: str) -> bool:
     info.context.require_viewer()
-    key = parse_id(webhook_id)
+    id_ = parse_id(webhook_id)
+    key = await loaders.find_row_key(info.context, id_) if id_ else None
     return key is not None and await info.context.load(loaders.load_webhooks, key) is not None

@@ -49,6 +49,6 @@ async def _build_delivery_row(context: Context, hook: Row, product_id: str | Non
 
 
 async def _record_result(context: Context, row: Row, state: str, attempt: Mapping[str, Any]) -> Row:
-    names = ("id", "webhook_id", "position", "product_id")
+    names = ("config_id", "id", "webhook_id", "position", "product_id")
     columns = {name: getattr(row, name) for name in names}
     return await record_test(context.database, {**columns, "state": state, "tries": to_json([attempt])})

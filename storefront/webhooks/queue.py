@@ -17,6 +17,7 @@ from storefront.core.db.json_parameters import to_json
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
 from storefront.core.leases import Lease, LeaseColumns, fetch_held
+from storefront.models.row_keys import RowKey
 
 # Backpressure: pending deliveries of one webhook. Entries beyond stay in the log until there is room.
 MAX_PENDING_DELIVERIES = 10_000
@@ -25,11 +26,14 @@ MAX_RECORDED_ATTEMPTS = 20
 # A webhook counts as down, and rests, after so many failures in a row, on so many lanes (products, or the store).
 MIN_FAILURES_BEFORE_REST, MIN_FAILING_LANES_BEFORE_REST = 3, 3
 
-_LEASE = LeaseColumns("leased_by", "leased_until")
+_LEASE = LeaseColumns("leased_by", "leased_until", ("config_id", "id"))
 
 _HAS_WORK_SQL = """
   webhooks.position <> coalesce(store_positions.position, 0)
-  OR EXISTS (SELECT FROM webhook_deliveries AS due WHERE due.webhook_id = webhooks.id AND due.next_attempt_at <= now())
+  OR EXISTS (
+    SELECT FROM webhook_deliveries AS due
+    WHERE due.config_id = webhooks.config_id AND due.webhook_id = webhooks.id AND due.next_attempt_at <= now()
+  )
 """
 
 # Fairness: an owner takes a further slot of a process only while it holds less than one per so many free slots. Alone on the
@@ -44,64 +48,70 @@ WITH held AS (
   FROM webhooks JOIN configs ON configs.id = webhooks.config_id WHERE leased_until > now() GROUP BY configs.user_id
 ),
 waiting AS (
-  SELECT webhooks.id, configs.user_id, leased_until,
+  SELECT webhooks.config_id, webhooks.id, configs.user_id, leased_until,
     row_number() OVER (PARTITION BY configs.user_id ORDER BY leased_until NULLS FIRST, webhooks.id) AS number
   FROM webhooks JOIN configs ON configs.id = webhooks.config_id
   LEFT JOIN store_positions ON store_positions.config_id = webhooks.config_id
   WHERE disabled_at IS NULL AND (leased_until IS NULL OR leased_until <= now()) AND {{waiting}} AND ({_HAS_WORK_SQL})
 ),
 ranked AS (
-  SELECT waiting.id, waiting.user_id, coalesce(here, 0) + number AS slot,
+  SELECT waiting.config_id, waiting.id, waiting.user_id, coalesce(here, 0) + number AS slot,
     row_number() OVER (ORDER BY coalesce(everywhere, 0) + number, leased_until NULLS FIRST, waiting.id) AS place
   FROM waiting LEFT JOIN held USING (user_id) WHERE number <= :free
 ),
 claimed AS (
-  SELECT webhooks.id, ranked.user_id FROM webhooks JOIN ranked USING (id)
+  SELECT webhooks.config_id, webhooks.id, ranked.user_id FROM webhooks JOIN ranked USING (config_id, id)
   WHERE slot <= greatest(1, (:free - place + 1) / {FREE_SLOTS_PER_SLOT}) AND (leased_until IS NULL OR leased_until <= now())
   ORDER BY place LIMIT :free FOR NO KEY UPDATE OF webhooks SKIP LOCKED
 )
 UPDATE webhooks SET {_LEASE.claim_sql}
-FROM claimed WHERE webhooks.id = claimed.id RETURNING webhooks.id, webhooks.config_id, claimed.user_id AS owner_id
+FROM claimed WHERE webhooks.config_id = claimed.config_id AND webhooks.id = claimed.id
+RETURNING webhooks.id, webhooks.config_id, claimed.user_id AS owner_id
 """
 _HEALTHY_FILTERS = {"held": "resting_until IS NULL", "waiting": "resting_until IS NULL"}
 _DOWN_FILTERS = {"held": "resting_until IS NOT NULL", "waiting": "resting_until <= now()"}
 
 _EXTEND_LEASE_SQL = f"UPDATE webhooks SET {_LEASE.extend_sql} WHERE {_LEASE.is_held_sql} RETURNING id"
 # The time of the release is what claims are ordered by.
-_RELEASE_SQL = f"UPDATE webhooks SET {_LEASE.release_sql('now()')} WHERE id = ANY(:ids) AND leased_by = :worker"
+_RELEASE_SQL = f"""
+UPDATE webhooks SET {_LEASE.release_sql("now()")} FROM unnest(:config_ids, :ids) AS released (config_id, id)
+WHERE webhooks.config_id = released.config_id AND webhooks.id = released.id AND leased_by = :worker
+"""
 
 _DUE_SQL = """
 SELECT webhooks.id AS webhook_id, webhooks.config_id, webhooks.url, webhooks.topics, webhooks.query, webhooks.read_as,
        webhooks.secret, CASE WHEN webhooks.previous_until > now() THEN webhooks.previous_secret END AS previous_secret,
        webhooks.position AS read_to, coalesce(store_positions.position, 0) AS head, resting_until IS NOT NULL AS is_down,
        configs.user_id AS owner_id, configs.is_published AS is_open, due.*
-FROM webhooks JOIN configs ON configs.id = webhooks.config_id
-LEFT JOIN store_positions ON store_positions.config_id = webhooks.config_id
+FROM webhooks JOIN configs ON configs.id = :config_id
+LEFT JOIN store_positions ON store_positions.config_id = :config_id
 LEFT JOIN LATERAL (
   SELECT id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, attempts
-  FROM webhook_deliveries WHERE webhook_id = webhooks.id AND next_attempt_at <= now() AND lane <> ALL(:busy)
+  FROM webhook_deliveries
+  WHERE config_id = :config_id AND webhook_id = :id AND next_attempt_at <= now() AND lane <> ALL(:busy)
   ORDER BY next_attempt_at, position LIMIT :limit
 ) AS due ON resting_until IS NULL OR resting_until <= now()
-WHERE webhooks.id = :id AND leased_by = :worker AND disabled_at IS NULL
+WHERE webhooks.config_id = :config_id AND webhooks.id = :id AND leased_by = :worker AND disabled_at IS NULL
 """
 
 # A statement of its own, so that later statements see all that the previous holder of the lock has committed.
-_LOCK_SQL = "SELECT id FROM webhooks WHERE id = :id FOR NO KEY UPDATE"
+_LOCK_SQL = "SELECT id FROM webhooks WHERE config_id = :config_id AND id = :id FOR NO KEY UPDATE"
 _IS_LEASED_SQL = f"EXISTS (SELECT FROM webhooks WHERE {_LEASE.is_held_sql})"
 
 _COUNT_PENDING_SQL = """
 SELECT count(*) AS waiting FROM (
-  SELECT FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' LIMIT :limit
+  SELECT FROM webhook_deliveries WHERE config_id = :config_id AND webhook_id = :id AND state = 'pending' LIMIT :limit
 ) AS pending
 """
 
 _INSERT_DELIVERIES_SQL = f"""
 INSERT INTO webhook_deliveries
-  (id, webhook_id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, next_attempt_at)
-SELECT id, :id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at,
+  (config_id, id, webhook_id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at,
+   next_attempt_at)
+SELECT :config_id, id, :id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at,
   CASE WHEN place = 1 AND NOT EXISTS (
     SELECT FROM webhook_deliveries AS before
-    WHERE before.webhook_id = :id AND before.lane = given.lane AND before.state = 'pending'
+    WHERE before.config_id = :config_id AND before.webhook_id = :id AND before.lane = given.lane AND before.state = 'pending'
   ) THEN now() END
 FROM (
   SELECT *, row_number() OVER (PARTITION BY lane ORDER BY position, id) AS place
@@ -123,12 +133,13 @@ WITH tried AS (
       || CAST(:attempt AS jsonb),
     next_attempt_at = CASE WHEN CAST(:state AS text) = 'pending' THEN now() + make_interval(secs => :delay) END,
     finished_at = CASE WHEN CAST(:state AS text) <> 'pending' THEN now() END
-  WHERE id = :delivery AND webhook_id = :id AND state = 'pending' AND {_IS_LEASED_SQL}
+  WHERE config_id = :config_id AND id = :delivery AND webhook_id = :id AND state = 'pending' AND {_IS_LEASED_SQL}
   RETURNING lane
 )
-UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id = (
+UPDATE webhook_deliveries SET next_attempt_at = now() WHERE config_id = :config_id AND id = (
   SELECT next.id FROM webhook_deliveries AS next JOIN tried ON next.lane = tried.lane
-  WHERE CAST(:state AS text) <> 'pending' AND next.webhook_id = :id AND next.state = 'pending' AND next.id <> :delivery
+  WHERE CAST(:state AS text) <> 'pending' AND next.config_id = :config_id AND next.webhook_id = :id
+    AND next.state = 'pending' AND next.id <> :delivery
   ORDER BY next.position, next.id LIMIT 1
 )
 """
@@ -141,7 +152,8 @@ WHERE {_LEASE.is_held_sql} AND (failures > 0 OR resting_until IS NOT NULL)
 _RECORD_FAILURE_SQL = f"""
 UPDATE webhooks SET failures = failures + 1, failing_since = coalesce(failing_since, now()),
   resting_until = CASE WHEN failures + 1 >= {MIN_FAILURES_BEFORE_REST} AND (
-    SELECT count(*) FROM webhook_deliveries WHERE webhook_id = :id AND next_attempt_at IS NOT NULL AND attempts > 0
+    SELECT count(*) FROM webhook_deliveries
+    WHERE config_id = :config_id AND webhook_id = :id AND next_attempt_at IS NOT NULL AND attempts > 0
   ) >= {MIN_FAILING_LANES_BEFORE_REST}
     THEN now() + make_interval(secs => LEAST(:max_rest, :rest * 2 ^ LEAST(failures + 1 - {MIN_FAILURES_BEFORE_REST}, 30)))
     ELSE resting_until END,
@@ -198,25 +210,27 @@ class DeliveryQueue:
         parameters = {"worker": self._worker_id, "lease": lease_seconds, "free": free_slots}
         return await self._database.fetch(_claim_statement(is_down), parameters) if free_slots > 0 else []
 
-    async def extend_lease(self, webhook_id: str, lease_seconds: float) -> None:
+    async def extend_lease(self, webhook: RowKey, lease_seconds: float) -> None:
         """Heartbeat: the lease lasts for so many seconds from now on. Raises LeaseLost."""
-        await fetch_held(self._database, _extend_lease_statement(), Lease(webhook_id, self._worker_id, lease_seconds))
+        await fetch_held(self._database, _extend_lease_statement(), Lease(webhook._asdict(), self._worker_id, lease_seconds))
 
-    async def release_webhooks(self, webhook_ids: Sequence[str]) -> None:
+    async def release_webhooks(self, webhooks: Sequence[RowKey]) -> None:
         """Release the leases of webhooks, so that other processes may claim them."""
-        await self._database.fetch(_release_statement(), {"ids": list(webhook_ids), "worker": self._worker_id})
+        config_ids, ids = ([key.config_id for key in webhooks], [key.id for key in webhooks])
+        await self._database.fetch(_release_statement(), {"config_ids": config_ids, "ids": ids, "worker": self._worker_id})
 
-    async def load_due(self, webhook_id: str, busy_lanes: Iterable[str], limit: int) -> list[Row]:
+    async def load_due(self, webhook: RowKey, busy_lanes: Iterable[str], limit: int) -> list[Row]:
         """A row for each due delivery, with the columns of its webhook; one row without a delivery if none is due.
 
         No rows if the lease was lost, or the webhook is disabled. Deliveries on `busy_lanes` are left out.
         """
-        parameters = {"id": webhook_id, "worker": self._worker_id, "busy": list(busy_lanes), "limit": limit}
+        parameters = {**webhook._asdict(), "worker": self._worker_id, "busy": list(busy_lanes), "limit": limit}
         return await self._database.fetch(_due_statement(), parameters)
 
-    async def count_pending(self, webhook_id: str) -> int:
+    async def count_pending(self, webhook: RowKey) -> int:
         """How many deliveries are pending; counts up to MAX_PENDING_DELIVERIES."""
-        [(count,)] = await self._database.fetch(_count_pending_statement(), {"id": webhook_id, "limit": MAX_PENDING_DELIVERIES})
+        parameters = {**webhook._asdict(), "limit": MAX_PENDING_DELIVERIES}
+        [(count,)] = await self._database.fetch(_count_pending_statement(), parameters)
         return int(count)
 
     async def enqueue(self, hook: Row, read_to: int, rows: Sequence[dict[str, Any]]) -> bool:
@@ -224,22 +238,23 @@ class DeliveryQueue:
 
         False, and nothing inserted, if the lease was lost or the position has changed since `hook` was read.
         """
-        parameters = {"id": hook.webhook_id, "worker": self._worker_id, "read_from": hook.read_to, "read_to": read_to}
+        key = {"config_id": hook.config_id, "id": hook.webhook_id}
+        parameters = {**key, "worker": self._worker_id, "read_from": hook.read_to, "read_to": read_to}
         async with self._database.transaction() as connection:
-            connection.enqueue(lock_webhook_statement(), {"id": hook.webhook_id})
+            connection.enqueue(lock_webhook_statement(), key)
             if rows:
                 connection.enqueue(_insert_deliveries_statement(), {**parameters, "rows": to_json(rows)})
             advanced = connection.enqueue(_advance_position_statement(), parameters)
             await connection.commit()
         return bool(advanced.rows)
 
-    async def finish_attempt(self, webhook_id: str, delivery_id: str, attempt: DeliveryAttempt, started_at: str) -> str | None:
+    async def finish_attempt(self, webhook: RowKey, delivery_id: str, attempt: DeliveryAttempt, started_at: str) -> str | None:
         """Record the result of an attempt. Returns the reason if the webhook is disabled by it."""
         record = {"at": started_at, "status": attempt.status_code, "milliseconds": attempt.milliseconds, "error": attempt.error}
-        lease = {"id": webhook_id, "worker": self._worker_id}
+        lease = {**webhook._asdict(), "worker": self._worker_id}
         parameters = {**lease, "delivery": delivery_id, "state": attempt.state, "delay": attempt.delay_seconds}
         async with self._database.transaction() as connection:
-            connection.enqueue(lock_webhook_statement(), {"id": webhook_id})
+            connection.enqueue(lock_webhook_statement(), webhook._asdict())
             connection.enqueue(_finish_attempt_statement(), {**parameters, "attempt": to_json([record])})
             failure_update = self._record_outcome(connection, lease, attempt)
             await connection.commit()
@@ -262,7 +277,7 @@ class DeliveryQueue:
 
 @cache
 def lock_webhook_statement() -> Statement:
-    """Lock the row of the webhook `id`."""
+    """Lock the row of the webhook `id` of the store `config_id`."""
     return compile_statement(text(_LOCK_SQL))
 
 
@@ -279,7 +294,7 @@ def _extend_lease_statement() -> Statement:
 
 @cache
 def _release_statement() -> Statement:
-    return compile_statement(text(_RELEASE_SQL).bindparams(_uuid_array_parameter("ids")))
+    return compile_statement(text(_RELEASE_SQL).bindparams(*map(_uuid_array_parameter, ("config_ids", "ids"))))
 
 
 @cache

@@ -91,7 +91,10 @@ _UNIQUE_CONSTRAINT_MESSAGES = {
         "another variant of this product has the same attributes, apart from upper and lower case. Choose others, or update that "
         "variant instead.",
     ),
-    "reviews_product_id_user_id_key": ("productId", "you have reviewed this product already. Update that review instead."),
+    "reviews_config_id_user_id_product_id_key": (
+        "productId",
+        "you have reviewed this product already. Update that review instead.",
+    ),
 }
 
 

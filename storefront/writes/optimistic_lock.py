@@ -1,51 +1,118 @@
-"""Optimistic locking: a write with an outdated expected version is rejected, with the fields that changed since."""
+"""Optimistic locking: a write with an outdated expected version is rejected, unless it can be merged with what changed since."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sqlalchemy import text
 
 from storefront.core.db.database import Statement, compile_statement
+from storefront.models.row_keys import IN_STORES_SQL, bind_store_type, build_store_parameters, build_store_sql, have_single_store
 from storefront.models.rows import VersionedRow
 from storefront.writes.field_errors import FieldError, MutationRejected, UserErrorCode
 from storefront.writes.transaction import UnitOfWork
 
-# Changed fields of variants and reviews are logged with a prefix: variants.price. Beside them are those of the product.
-_CHANGED_FIELDS_SQL = """
-SELECT DISTINCT seen.entity_id, substring(field FROM '[^.]+$') AS field
-FROM unnest(CAST(:config_ids AS uuid[]), CAST(:entity_ids AS uuid[]), CAST(:versions AS integer[]))
-  AS seen (config_id, entity_id, version)
-JOIN changes ON changes.config_id = seen.config_id AND changes.entity_id = seen.entity_id AND changes.version > seen.version,
-unnest(changes.changed_fields) AS field
-WHERE coalesce(changes.product_id, changes.entity_id) = changes.entity_id OR position('.' IN field) > 0
-ORDER BY field
+# The fields of an input that say what its update is based on. All others are fields that it sets.
+_LOCK_FIELDS = {"id", "expectedVersion", "onConflict"}
+
+# The log has changes of a row under the version that each made, and those of a product also, with its other changes, after the
+# version that each changed: `former_product`. Without the first change after the expected version the log does not say what
+# changed. Fields of variants and reviews have a prefix, variants.price. Beside them are those of the product.
+_CHANGES_SINCE_SQL = f"""
+WITH seen AS (
+  SELECT * FROM unnest(CAST(:entity_ids AS uuid[]), CAST(:versions AS integer[])) AS seen (id, version)
+), since AS (
+  SELECT seen.id, changes.version, false AS is_first, changes.changed_fields,
+    coalesce(changes.product_id, changes.entity_id) <> changes.entity_id AS is_of_child
+  FROM seen JOIN changes ON changes.entity_id = seen.id AND changes.version > seen.version
+  WHERE changes.{IN_STORES_SQL}
+  UNION ALL
+  SELECT seen.id, NULL, CAST(changes.former_product ->> 'version' AS integer) = seen.version, changes.changed_fields, false
+  FROM seen JOIN changes ON changes.product_id = seen.id
+    AND CAST(changes.former_product ->> 'version' AS integer) >= seen.version
+    AND changes.position >= coalesce((
+      SELECT max(earlier.position) FROM changes AS earlier
+      WHERE earlier.{IN_STORES_SQL} AND earlier.entity_id = seen.id AND earlier.version <= seen.version
+    ), 0)
+  WHERE changes.{IN_STORES_SQL}
+)
+SELECT since.id, count(DISTINCT since.version) AS versions, bool_or(since.is_first) AS has_first,
+  coalesce(array_agg(DISTINCT substring(field FROM '[^.]+$') ORDER BY substring(field FROM '[^.]+$'))
+    FILTER (WHERE field IS NOT NULL), '{{}}') AS fields
+FROM since LEFT JOIN LATERAL unnest(since.changed_fields) AS field ON (position('.' IN field) > 0) = since.is_of_child
+GROUP BY since.id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StaleRow:
-    """A row whose version differs from the expected one; `path` is the input path of its object."""
+    """A row whose version differs from the expected one; `path` is the input path of its object.
+
+    `config_ids`: the stores whose logs have its changes. `merged_fields`: the fields that an update sets which is to be merged;
+    None if it is not.
+    """
 
     row: VersionedRow
     expected_version: int
-    config_id: str | None
+    config_ids: Sequence[str]
     path: Sequence[str] = ()
+    merged_fields: frozenset[str] | None = None
 
 
-async def reject_stale_version(
-    unit: UnitOfWork, row: VersionedRow, expected_version: int | None, config_id: str | None, path: Sequence[str] = ()
-) -> None:
-    """Raise MutationRejected (STALE_VERSION) if the row no longer has the expected version; None: last write wins."""
-    if expected_version is not None and row.version != expected_version:
-        raise MutationRejected(*await load_stale_version_errors(unit, [StaleRow(row, expected_version, config_id, path)]))
+@dataclass(frozen=True, slots=True)
+class _ChangesSince:
+    """The fields that changed after the expected version, and whether the log still has all changes."""
+
+    fields: Sequence[str] = ()
+    is_complete: bool = False
+
+
+async def reject_stale_version(unit: UnitOfWork, row: VersionedRow, values: Mapping[str, Any], *config_ids: str) -> None:
+    """Raise MutationRejected (STALE_VERSION) if the row has another version than `expectedVersion` of the input `values`.
+
+    Without `expectedVersion` the last write wins. With `onConflict` merge_disjoint the write is accepted if the log of the stores
+    has all changes since, and none of them is of a field that the input sets.
+    """
+    stale_row = find_stale_row(row, values, config_ids)
+    if stale_row and (errors := await load_stale_version_errors(unit, [stale_row])):
+        raise MutationRejected(*errors)
+
+
+def find_stale_row(
+    row: VersionedRow, values: Mapping[str, Any], config_ids: Sequence[str], path: Sequence[str] = ()
+) -> StaleRow | None:
+    """The row if it has another version than the input expects."""
+    expected_version = values.get("expectedVersion")
+    if expected_version is None or row.version == expected_version:
+        return None
+    is_merged = values.get("onConflict") == "merge_disjoint"
+    return StaleRow(row, expected_version, config_ids, path, frozenset(get_set_values(values)) if is_merged else None)
+
+
+def get_set_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that the input of an update sets, with their values."""
+    return {name: value for name, value in values.items() if name not in _LOCK_FIELDS}
 
 
 async def load_stale_version_errors(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> list[FieldError]:
-    """The errors of stale rows, with one statement for all of them."""
-    fields = await _load_changed_fields(unit, [stale_row for stale_row in stale_rows if stale_row.config_id is not None])
-    return [_make_stale_version_error(stale_row, fields[stale_row.row.id]) for stale_row in stale_rows]
+    """The errors of the stale rows that cannot be merged, with one statement for all of a store."""
+    changes = await _load_changes(unit, stale_rows)
+    return [
+        _make_stale_version_error(stale_row, changes[stale_row.row.id].fields)
+        for stale_row in stale_rows
+        if not _is_mergeable(stale_row, changes[stale_row.row.id])
+    ]
+
+
+def _is_mergeable(stale_row: StaleRow, changes: _ChangesSince) -> bool:
+    # A version ahead of the row is none that the client can have read.
+    return (
+        stale_row.merged_fields is not None
+        and stale_row.expected_version < stale_row.row.version
+        and changes.is_complete
+        and stale_row.merged_fields.isdisjoint(changes.fields)
+    )
 
 
 def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> FieldError:
@@ -62,20 +129,24 @@ def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> Fie
     )
 
 
-async def _load_changed_fields(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> Mapping[str, list[str]]:
-    """The fields that changed after the expected versions, within the log retention, by row id."""
-    fields: dict[str, list[str]] = defaultdict(list)
-    if stale_rows:
+async def _load_changes(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> Mapping[str, _ChangesSince]:
+    """What changed after the expected versions, within the log retention, by row id."""
+    changes = {stale_row.row.id: _ChangesSince() for stale_row in stale_rows}
+    for config_ids in sorted({tuple(stale_row.config_ids) for stale_row in stale_rows if stale_row.config_ids}):
+        stale_by_id = {stale_row.row.id: stale_row for stale_row in stale_rows if tuple(stale_row.config_ids) == config_ids}
         parameters = {
-            "config_ids": [stale_row.config_id for stale_row in stale_rows],
-            "entity_ids": [stale_row.row.id for stale_row in stale_rows],
-            "versions": [stale_row.expected_version for stale_row in stale_rows],
+            **build_store_parameters(config_ids),
+            "entity_ids": list(stale_by_id),
+            "versions": [stale_row.expected_version for stale_row in stale_by_id.values()],
         }
-        for row in await unit.fetch(_select_changed_fields(), parameters):
-            fields[row.entity_id].append(row.field)
-    return fields
+        for row in await unit.fetch(_select_changes_since(have_single_store(config_ids)), parameters):
+            stale_row = stale_by_id[row.id]
+            has_all_versions = row.versions == stale_row.row.version - stale_row.expected_version
+            changes[row.id] = _ChangesSince(row.fields, row.has_first or has_all_versions)
+    return changes
 
 
 @cache
-def _select_changed_fields() -> Statement:
-    return compile_statement(text(_CHANGED_FIELDS_SQL))
+def _select_changes_since(is_single_store: bool) -> Statement:
+    sql = build_store_sql(_CHANGES_SINCE_SQL, is_single_store)
+    return compile_statement(text(sql).bindparams(bind_store_type(is_single_store)))

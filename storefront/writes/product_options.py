@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storefront.core.ids import new_id
+from storefront.models.former_values import FormerVariants, get_former_variant
 from storefront.models.options import Attributes, Option, OptionEditor
+from storefront.models.rows import ProductRow
 from storefront.models.variant import MAX_ATTRIBUTES, MAX_VARIANTS, fold_case, follow_attributes
 from storefront.writes import validation
 from storefront.writes.field_errors import (
     FieldError,
     InvalidInputReason,
+    MutationRejected,
     make_invalid_input_error,
     make_invalid_state_error,
     make_limit_reached_error,
@@ -166,6 +169,26 @@ def rename_variants(revised: RevisedOptions, variants: Sequence[Any]) -> Renamed
             continue
         attributes = {option["name"]: renamed[option["name"]] for option in revised.options if option["name"] in renamed}
         name = follow_attributes(variant.name, variant.attributes, attributes)
-        if (name, attributes) != (variant.name, variant.attributes):
+        # The order counts, too.
+        if (name, [*attributes.items()]) != (variant.name, [*variant.attributes.items()]):
             rows.append({"id": variant.id, "name": name, "attributes": attributes})
     return RenamedVariants(rows, errors)
+
+
+def plan_options(
+    product: ProductRow, inputs: Sequence[Mapping[str, Any]], images: Sequence[str], stored: Sequence[Any]
+) -> tuple[list[Option], list[dict[str, Any]]]:
+    """The options of a product as listed, and the rows of variants that are called something else then. `stored`: all of its
+    variants. Raises MutationRejected.
+    """
+    revised = revise_options(product.options, inputs, images)
+    renamed = rename_variants(revised, stored)
+    if errors := revised.errors or renamed.errors or find_option_limit_errors(OptionEditor(revised.options), ["options"]):
+        raise MutationRejected(*errors)
+    return revised.options, renamed.rows
+
+
+def get_renamed_variants(stored: Sequence[Any], renamed: Sequence[Mapping[str, Any]]) -> FormerVariants:
+    """The variants that are renamed, as they were before, for the log."""
+    renamed_ids = {row["id"] for row in renamed}
+    return {row.id: get_former_variant(row) for row in stored if row.id in renamed_ids}

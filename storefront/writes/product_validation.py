@@ -1,6 +1,7 @@
 """Validation rules for fields of products and variants, from their declarations."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, assert_never
 
 from storefront.core.casing import to_camel_case
@@ -12,6 +13,7 @@ from storefront.models.writable_fields import (
     Amount,
     Boolean,
     Choice,
+    Html,
     Integer,
     ItemList,
     Slug,
@@ -28,6 +30,7 @@ from storefront.writes.validation import (
     Rule,
     Rules,
     accept_any,
+    html_rule,
     integer_rule,
     list_rule,
     non_null_rule,
@@ -35,7 +38,7 @@ from storefront.writes.validation import (
     optional_rule,
     slug_rule,
     text_rule,
-    validate_money,
+    validate_amount,
     validate_url,
 )
 
@@ -48,16 +51,18 @@ def build_rules(fields: Iterable[WritableField]) -> Rules:
     }
 
 
-def _build_value_rule(value_type: ValueType) -> Rule:
+def _build_value_rule(value_type: ValueType) -> Rule:  # noqa: C901 - a case for each type of value
     match value_type:
         case Text():
             return text_rule(value_type.max_characters, min_characters=value_type.min_characters)
+        case Html():
+            return html_rule(value_type.max_characters)
         case Slug():
             return slug_rule(value_type.max_characters)
         case Url():
             return validate_url
         case Amount():
-            return validate_money
+            return validate_amount
         case Integer():
             return integer_rule(value_type.minimum, value_type.maximum)
         case Boolean() | Choice():
@@ -107,14 +112,14 @@ VARIANT_CREATION_RULES: Rules = {**VARIANT_RULES, "name": optional_rule(VARIANT_
 
 
 def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), stored: Row | None = None) -> list[FieldError]:
-    """Errors between the fields of a variant. Amounts are text with two decimals.
+    """Errors between the fields of a variant. Amounts are text.
 
     `stored` is the row that an update changes: its columns count where `values` has no field.
     """
     errors: list[FieldError] = []
     row = {to_camel_case(name): value for name, value in stored._asdict().items()} | dict(values) if stored else values
     compare_at_price = row.get("compareAtPrice")
-    if compare_at_price is not None and float(compare_at_price) < float(row["price"]):
+    if compare_at_price is not None and Decimal(compare_at_price) < Decimal(row["price"]):
         problem = f"must not be below the price, which is {row['price']}. Give null for none."
         errors.append(make_invalid_input_error([*path, "compareAtPrice"], problem, InvalidInputReason.CONFLICTING))
     if (values.get("inventory") or 0) < 0 and row.get("inventoryPolicy") != "continue":

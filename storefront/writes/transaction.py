@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import chain
@@ -12,14 +11,17 @@ from typing import Any
 
 import orjson
 from psycopg import Rollback, errors
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
 from storefront.core.db.pipeline import PREPARED_STATEMENT_ERRORS, QueuedStatement
+from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
+from storefront.core.errors import LockTimeout
 from storefront.feed import log
 from storefront.feed.log import LogEntry
 from storefront.models import idempotency_keys
+from storefront.queries.store_lookup import find_store_id
 from storefront.writes.field_errors import (
     FieldError,
     InvalidInputReason,
@@ -29,7 +31,6 @@ from storefront.writes.field_errors import (
     make_already_exists_error,
     make_invalid_input_error,
 )
-from storefront.writes.store_lookup import find_store_id
 
 # Attempts of a transaction that Postgres aborts because of another one.
 MAX_TRANSACTION_ATTEMPTS = 4
@@ -79,6 +80,14 @@ def _parse_stored_result(stored: Mapping[str, Any]) -> MutationResult:
     return MutationResult(rows, field_errors, stored["position"], is_replayed=True)
 
 
+class FailedShortcutError(Exception):
+    """An optimistic unit finds that what it assumes may be wrong. The mutation is run again without shortcuts."""
+
+
+class ConcurrentChangeError(errors.SerializationFailure):
+    """Another transaction has changed what the command has read without a lock. The mutation is run again."""
+
+
 class PendingRow:
     """A row whose write is enqueued: its `state` as far as known, and the returned `row` once the statements have run."""
 
@@ -99,7 +108,7 @@ class UnitOfWork:
     """The unit of work of one mutation. Commands read and write on `connection` and record each change that they make.
 
     `is_optimistic`: commands may skip the round trip of a check that rarely fails, if Postgres then rejects their write with a
-    NotNullViolation. The mutation is run again after that, without the shortcut.
+    NotNullViolation, or they raise FailedShortcutError. The mutation is run again after that, without the shortcut.
     """
 
     def __init__(self, connection: Connection, request: MutationRequest, *, is_optimistic: bool = False) -> None:
@@ -107,6 +116,9 @@ class UnitOfWork:
         self.actor_id = request.actor_id
         # Errors that do not end the command: of single rows of a bulk mutation.
         self.field_errors: list[FieldError] = []
+        # The SKUs and barcodes of the variants of products, as they are when the products are written, if the command knows them:
+        # they belong to the search documents of the products.
+        self.variant_codes: dict[str, Sequence[str]] = {}
         self._client_mutation_id = request.client_mutation_id
         self._entries: dict[str, list[LogEntry]] = {}
         self._shared_entries: list[tuple[Sequence[str], LogEntry]] = []
@@ -162,7 +174,13 @@ Command = Callable[[UnitOfWork, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
 # Errors that another attempt may not meet: conflicts with other transactions, and failed optimistic shortcuts.
-_RETRYABLE_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation, *PREPARED_STATEMENT_ERRORS)
+_RETRYABLE_ERRORS = (
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.NotNullViolation,
+    FailedShortcutError,
+    *PREPARED_STATEMENT_ERRORS,
+)
 
 
 async def execute_mutation(database: Database, request: MutationRequest, command: Command) -> MutationResult:
@@ -174,27 +192,38 @@ async def execute_mutation(database: Database, request: MutationRequest, command
     async def find_writer_key() -> str:
         return await find_store_id(database, request.input_values) or request.actor_id
 
-    async with database.write_bulkhead.hold(find_writer_key):
-        for attempt in range(1, MAX_TRANSACTION_ATTEMPTS):
-            with suppress(*_RETRYABLE_ERRORS):
-                return await _attempt_mutation(database, request, command, is_optimistic=attempt == 1)
-        return await _attempt_mutation(database, request, command, is_optimistic=False)
+    bulkhead = database.write_bulkhead
+    async with bulkhead.hold(find_writer_key) as slot:
+        attempt = 1
+        while True:
+            try:
+                return await _attempt_mutation(database, request, command, is_optimistic=attempt == 1, is_patient=slot.is_patient)
+            except _RETRYABLE_ERRORS:
+                if attempt == MAX_TRANSACTION_ATTEMPTS:
+                    raise
+                attempt += 1
+            except LockTimeout:
+                if slot.is_patient:
+                    raise
+                await bulkhead.give_way(slot)
 
 
 async def _attempt_mutation(
-    database: Database, request: MutationRequest, command: Command, *, is_optimistic: bool
+    database: Database, request: MutationRequest, command: Command, *, is_optimistic: bool, is_patient: bool
 ) -> MutationResult:
     try:
-        return await _run_transaction(database, request, command, is_optimistic)
+        return await _run_transaction(database, request, command, is_optimistic=is_optimistic, is_patient=is_patient)
     except MutationRejected as rejection:
         return MutationResult(field_errors=rejection.field_errors)
     except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
         return MutationResult(field_errors=[_convert_database_error(error)])
 
 
-async def _run_transaction(database: Database, request: MutationRequest, command: Command, is_optimistic: bool) -> MutationResult:
+async def _run_transaction(
+    database: Database, request: MutationRequest, command: Command, *, is_optimistic: bool, is_patient: bool
+) -> MutationResult:
     result = MutationResult()
-    async with database.transaction() as connection:
+    async with database.transaction(is_patient=is_patient) as connection:
         unit = UnitOfWork(connection, request, is_optimistic=is_optimistic)
         if request.idempotency_key is None:
             result = await _run_command(unit, request, command, connection.flush if request.dry_run else connection.commit)
@@ -280,15 +309,13 @@ def _update_key_result() -> Statement:
 
 async def delete_expired_keys(database: Database) -> int:
     """Delete keys older than IDEMPOTENCY_KEY_TTL_HOURS; returns their number."""
-    return len(await database.fetch(_delete_expired()))
+    return await run_sweep(database, _sweep_expired_keys())
 
 
 @cache
-def _delete_expired() -> Statement:
-    sql = (
-        f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{IDEMPOTENCY_KEY_TTL_HOURS} hours' RETURNING 1 AS one"
-    )
-    return compile_statement(text(sql))
+def _sweep_expired_keys() -> Sweep:
+    is_expired = f"created_at < now() - interval '{IDEMPOTENCY_KEY_TTL_HOURS} hours'"
+    return sweep_rows("idempotency_keys", is_expired, order_by="created_at")
 
 
 # -------------------------------------------------------------------------------------------- database errors

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from tinycss2.color4 import parse_color
 
+from storefront.core.currencies import AMOUNT_LIMIT, FRACTION_DIGITS
+from storefront.core.handles import MAX_CHARACTERS_PER_LETTER, normalize_handle
 from storefront.core.ids import parse_id
 from storefront.core.net.network_policy import MAX_URL_CHARACTERS
 from storefront.writes.custom_css import MAX_CHARACTERS, UnsafeCSSError, validate_stylesheet
@@ -20,15 +22,6 @@ MAX_PROBLEMS = 100
 # The path to a part of a value, its problem, and the reason for clients.
 PathProblem = tuple[tuple[str, ...], str, InvalidInputReason]
 
-CURRENCIES = frozenset(
-    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP CRC "
-    "CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR "
-    "ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK "
-    "MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE "
-    "SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF "
-    "XPF YER ZAR ZMW ZWG".split()
-)
-_SLUG_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 # Names of fonts, quoted or not, separated by commas.
 _FONT = r"""(?:"[\w ,'-]+"|'[\w ,"-]+'|[\w-][\w -]*)"""
 _FONT_LIST = re.compile(rf"{_FONT}(?: *, *{_FONT})*")
@@ -72,6 +65,13 @@ def require_valid_fields(rules: Rules, values: Mapping[str, Any], path: Sequence
     return valid_values
 
 
+def pop_valid_field(valid_values: dict[str, Any], name: str, field_errors: Sequence[FieldError]) -> Any:
+    """Remove a field that other checks of the input need. Raises MutationRejected with all errors if it is not valid."""
+    if name not in valid_values:
+        raise MutationRejected(*field_errors)
+    return valid_values.pop(name)
+
+
 def find_size_reason(size: int, minimum: int) -> InvalidInputReason:
     """The reason for a number of characters or items out of bounds."""
     if size == 0:
@@ -97,6 +97,18 @@ def text_rule(max_characters: int, *, min_characters: int = 1) -> Rule:
     return validate_text
 
 
+def html_rule(max_characters: int) -> Rule:
+    """HTML of any kind. It is sanitised after the cheaper checks (`descriptions.py`)."""
+
+    def validate_html(value: str) -> str:
+        if len(value) > max_characters:
+            problem = f"must have at most {max_characters:,} characters, not {len(value):,}."
+            raise InvalidValueError(problem, InvalidInputReason.TOO_LONG)
+        return value
+
+    return validate_html
+
+
 def optional_rule(inner_rule: Rule) -> Rule:
     """A rule that also accepts null."""
     return lambda value: None if value is None else inner_rule(value)
@@ -113,15 +125,12 @@ def non_null_rule(inner_rule: Rule) -> Rule:
     return validate_non_null
 
 
-def validate_money(value: Decimal) -> str:
-    """An amount from 0 to 99,999,999.99 with at most two decimals, as a string with two."""
-    if not 0 <= value < 100_000_000:
+def validate_amount(value: Decimal) -> Decimal:
+    """An amount of money in any currency. `writes/amounts.py` gives it the digits of its store's currency."""
+    if not 0 <= value < AMOUNT_LIMIT:
         reason = InvalidInputReason.TOO_SMALL if value < 0 else InvalidInputReason.TOO_LARGE
-        raise InvalidValueError(f"must be between 0 and 99999999.99, not {value}.", reason)
-    if value != round(value, 2):
-        raise InvalidValueError(f"must have at most two decimals, not {value}.")
-    # abs: negative zero is stored as zero.
-    return f"{abs(value):.2f}"
+        raise InvalidValueError(f"must be 0 or more, and below {AMOUNT_LIMIT:,}, not {value}.", reason)
+    return value
 
 
 def integer_rule(minimum: int, maximum: int) -> Rule:
@@ -137,15 +146,17 @@ def integer_rule(minimum: int, maximum: int) -> Rule:
 
 
 def slug_rule(max_characters: int) -> Rule:
-    """A slug: a name in URLs."""
+    """A name in URLs, in the form of `normalize_handle`."""
 
     def validate_slug(value: str) -> str:
-        if not 1 <= len(value) <= max_characters or not _SLUG_PATTERN.fullmatch(value):
-            raise InvalidValueError(
-                f"must have 1 to {max_characters} characters: lower-case letters, digits and single hyphens between them, "
-                'as "my-store".'
-            )
-        return value
+        # Longer texts are not normalised.
+        slug = normalize_handle(value) if len(value) <= MAX_CHARACTERS_PER_LETTER * max_characters else value
+        if value and not slug:
+            raise InvalidValueError("must have a letter or digit.")
+        if not 1 <= len(slug) <= max_characters:
+            problem = f'must have 1 to {max_characters} characters, as "my-store", not {len(slug):,}.'
+            raise InvalidValueError(problem, find_size_reason(len(slug), 1))
+        return slug
 
     return validate_slug
 
@@ -184,7 +195,7 @@ def pattern_rule(pattern: str, example: str) -> Rule:
 
 def validate_currency(value: str) -> str:
     """The ISO 4217 code of a current currency."""
-    if value not in CURRENCIES:
+    if value not in FRACTION_DIGITS:
         problem = f'must be the ISO 4217 code of a currency such as "EUR", not {value[:20]!r}.'
         raise InvalidValueError(problem, InvalidInputReason.NOT_ALLOWED)
     return value
@@ -280,3 +291,7 @@ def validate_id(value: str) -> str:
 def accept_any(value: Any) -> Any:
     """A value that the GraphQL schema has validated."""
     return value
+
+
+# The fields of an input that say which row it updates, and what the update is based on.
+UPDATE_LOCK_RULES: Rules = {"id": validate_id, "expectedVersion": accept_any, "onConflict": accept_any}

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
+from storefront.models.row_keys import build_key_parameters, list_keys
 from storefront.models.rows import ProductRow
 from storefront.models.variant_summary import SETTABLE_COLUMNS, SUMMARIZE_PRODUCTS_SQL
 from storefront.queries.projection import PRODUCT_COLUMNS
@@ -15,7 +16,7 @@ from storefront.writes.transaction import UnitOfWork
 
 
 async def summarize_products(unit: UnitOfWork, locked_products: Sequence[ProductRow]) -> dict[str, ProductRow]:
-    """Write the summaries of these products, whose variants have changed. Returns their rows by id, as they are now."""
+    """Write the summaries of these products of one store, whose variants have changed. Returns their rows by id, as of now."""
     written = enqueue_summaries(unit, locked_products)
     await unit.connection.flush()
     return {product.id: product for product in locked_products} | {row.id: row for row in written.rows}
@@ -23,7 +24,7 @@ async def summarize_products(unit: UnitOfWork, locked_products: Sequence[Product
 
 def enqueue_summaries(unit: UnitOfWork, locked_products: Sequence[ProductRow]) -> QueuedStatement:
     """Write the summaries with the next statement that is sent. Its rows are the products whose summaries have changed."""
-    return unit.enqueue(_update_summaries(), {"ids": [product.id for product in locked_products]})
+    return unit.enqueue(_update_summaries(), build_key_parameters(list_keys(locked_products)))
 
 
 def list_changed_fields(old: ProductRow, new: ProductRow) -> list[str]:

@@ -58,6 +58,17 @@ BY_HAND = {
         WHERE event IN ('product_click', 'add_to_cart') AND length(properties ->> 'productId') = 36 GROUP BY 1, 2, 3, 4""",
         "SELECT config_id, grain, at, product_id, clicks, add_to_carts FROM analytics_products",
     ),
+    "analytics_purchases": (
+        f"""WITH {_PEOPLE}, one AS (
+          SELECT *, (properties ->> 'total') <> '' AND (properties ->> 'currency') <> '' AS is_paid FROM people
+        ) SELECT config_id, grain, {_AT.format('"timestamp"')},
+          CASE WHEN length(properties ->> 'productId') = 36 THEN lower(properties ->> 'productId')::uuid
+            ELSE '00000000-0000-0000-0000-000000000000' END,
+          CASE WHEN is_paid THEN properties ->> 'currency' ELSE '' END, count(*),
+          sum(CASE WHEN is_paid THEN (properties ->> 'total')::numeric ELSE 0 END)
+        FROM one CROSS JOIN {_GRAINS} WHERE event = 'purchase' GROUP BY 1, 2, 3, 4, 5""",
+        "SELECT config_id, grain, at, product_id, currency, purchases, amount FROM analytics_purchases",
+    ),
     "analytics_sources": (
         f"""WITH {_PEOPLE}, one AS (
           SELECT config_id, "timestamp" AS moment, source, medium, campaign, 1 AS event, 0 AS visit FROM people

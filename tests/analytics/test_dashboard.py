@@ -41,6 +41,17 @@ async def test_page_has_csp_and_no_data(shopper: Client) -> None:
     assert pages["another"].text.replace("another", "no-such-store") == pages["no-such-store"].text
 
 
+async def test_page_of_stores_has_csp_and_relative_urls(shopper: Client) -> None:
+    page, store_page = await shopper.http.get("/dashboard"), await shopper.http.get("/dashboard/a-store")
+    assert page.status_code == 200
+    for name in ("content-security-policy", "cache-control", "referrer-policy"):
+        assert page.headers[name] == store_page.headers[name]
+    addresses = re.findall(r'(?:src|href)="(dashboard-files/[^"]+)"', page.text)
+    assert {address.split("/")[1].split("?")[0] for address in addresses} == set(assets.list_installed_files())
+    for address in addresses:
+        assert (await shopper.http.get(f"/{address}")).status_code == 200
+
+
 @pytest.mark.parametrize("slug", ["Nord", "a%3Cscript%3E", "a..b", "a" * 101, "%22onload=x"])
 async def test_invalid_slug_is_not_found(shopper: Client, slug: str) -> None:
     page = await shopper.http.get(f"/dashboard/{slug}")
@@ -140,6 +151,16 @@ def test_owner_sees_report_and_live_counters(empty_url: str, server: Server, bro
         == "ad,news"
     )
     assert browser.run("document.querySelectorAll('#funnel li').length") == 4
+    assert "Add-to-cart rate" in browser.run("document.getElementById('figures').innerText")
+    changes = browser.run("[...document.querySelectorAll('#figures small')].map(change => change.textContent)")
+    assert changes and all(change.endswith("previous 30 days") for change in changes)
+    browser.run("days.value = '1', days.dispatchEvent(new Event('change'))")
+    browser.wait(
+        "document.querySelector('#figures small').textContent.endsWith('% vs previous day')"
+        " || document.querySelector('#figures small').textContent.endsWith('none in previous day')"
+    )
+    browser.run("days.value = '30', days.dispatchEvent(new Event('change'))")
+    browser.wait(f"{figure('figures', 'sessions')} === 100")
     # The chart has a point for each day, and is not blank.
     assert browser.run("Chart.getChart('series').data.labels.length") == 30
     drawn = "[...document.querySelector('#series').getContext('2d').getImageData(0, 0, 600, 300).data].some(Boolean)"
@@ -168,9 +189,13 @@ def test_page_rejects_invalid_credentials_with_reason(empty_url: str, server: Se
     _, owner, _ = fill(empty_url)
     stranger = token_of(str(uuid7()), email="s@example.com")
     browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
-    for token, why in (("nonsense", "not valid"), (stranger, "only the store's owner may read its analytics")):
+    for token, why in (
+        ("nonsense", "not valid"),
+        (stranger, "signed in as s@example.com, and only the store's owner may read its analytics. Sign in as the owner"),
+    ):
         sign_in(browser, token)
         browser.wait(f"document.getElementById('why').textContent.includes({why!r})")
+        assert "configId" not in browser.run("document.body.innerText")
         assert browser.run("document.getElementById('dashboard').hidden && !sessionStorage.length")
     sign_in(browser, token_of(owner))
     browser.wait(f"{figure('figures', 'sessions')} === 100")
@@ -183,6 +208,62 @@ def test_page_rejects_invalid_credentials_with_reason(empty_url: str, server: Se
     browser.wait(f"{figure('figures', 'sessions')} === 100")
     browser.run("leave.click()")
     browser.wait("!document.getElementById('sign-in').hidden && !sessionStorage.length")
+
+
+@needs_chromium
+@installed
+def test_chart_follows_colour_scheme(empty_url: str, server: Server, browser: Browser) -> None:
+    _, owner, _ = fill(empty_url)
+    browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
+    sign_in(browser, token_of(owner))
+    browser.wait(f"{figure('figures', 'sessions')} === 100")
+    drawn = "(({ scales: { y }, legend }) => [y.options.ticks.color, legend.options.labels.color, y.options.grid.color])"
+    colours = f"{drawn}(Chart.getChart('series'))"
+    styles = "(text => [text, text, getComputedStyle(document.querySelector('th')).borderBottomColor])"
+    expected = f"{styles}(getComputedStyle(document.getElementById('status')).color)"
+    seen = []
+    for scheme in ("light", "dark", "light"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        browser.wait(f"matchMedia('(prefers-color-scheme: {scheme})').matches && `${{{colours}}}` === `${{{expected}}}`")
+        seen.append(browser.run(colours))
+    assert seen[0] == seen[2] and not set(seen[0]) & set(seen[1])
+
+
+@needs_chromium
+def test_page_lists_own_stores(empty_url: str, server: Server, browser: Browser) -> None:
+    _, owner, _ = fill(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        statement = "INSERT INTO configs (id, user_id, store_name, slug, is_published) VALUES (%s, %s, %s, %s, %s)"
+        connection.execute("INSERT INTO users (id, email) VALUES (%s, 'n@example.com')", [stranger := str(uuid7())])
+        connection.execute(statement, [str(uuid7()), owner, "Plates & <b>Bowls</b>", "plates", False])
+        connection.execute(statement, [str(uuid7()), stranger, "Another's", "another", True])
+    browser.call("Page.navigate", url=f"{server.address}/dashboard")
+    sign_in(browser, token_of(owner))
+    browser.wait("!document.getElementById('stores').hidden")
+    listed = browser.run("[...document.querySelectorAll('#store-list li')].map(item => item.innerText)")
+    assert listed == ["Plates & <b>Bowls</b> plates, not published", "The <b>Mug</b> Shop mugs"]
+    # The link leads to the store's dashboard, in the same session, and back.
+    browser.run("document.querySelector('#store-list a[href$=mugs]').click()")
+    browser.wait(f"location.pathname === '/dashboard/mugs' && {figure('figures', 'sessions')} === 100")
+    browser.run("document.getElementById('all').click()")
+    browser.wait("location.pathname === '/dashboard' && document.querySelectorAll('#store-list li').length === 2")
+    browser.run("leave.click()")
+    browser.wait("!document.getElementById('sign-in').hidden && document.getElementById('stores').hidden")
+    sign_in(browser, token_of(str(uuid7()), email="new@example.com"))
+    browser.wait("!document.getElementById('no-stores').hidden && !document.getElementById('stores').hidden")
+    assert browser.complaints() == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/mugs"])
+def test_sign_in_page_has_landmarks(server: Server, browser: Browser, path: str) -> None:
+    browser.call("Page.navigate", url=f"{server.address}{path}")
+    browser.wait("document.activeElement?.id === 'token'")
+    browser.call("Accessibility.enable")
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    found = {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")}
+    assert {("main", ""), ("banner", ""), ("form", "Sign in"), ("heading", "Sign in")} <= found
+    assert {role for role, _ in found} >= {"textbox", "button"}
 
 
 @needs_chromium

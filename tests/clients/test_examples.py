@@ -292,6 +292,20 @@ async def test_shopper_sees_unpublishing_and_publishing(name: str, node: Path, s
         await example.stop()
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_shopper_without_token_follows_a_filtered_list(name: str, node: Path, shopper: Client, shop: Shop) -> None:
+    cheap, dear = [await make_product(shopper.database, shop.store, price=price) for price in ("5", "50")]
+    url = str(shopper.http.base_url).rstrip("/") + "/graphql"
+    async with running(node, name, url=url, tokens=[], configId=shop.store, filter={"maxPrice": "10"}) as example:
+        assert [row["id"] for row in (await example.reaches(0))["products"]] == [cheap]
+        await shop.update(dear, price="9")
+        assert {row["id"] for row in (await example.reaches(1))["products"]} == {cheap, dear}
+        await shop.update(cheap, price="11")
+        assert [row["id"] for row in (await example.reaches(2))["products"]] == [dear]
+        await example.stop()
+    assert example.events == [("ProductCreated", 1), ("ProductDeleted", 2)]
+
+
 @pytest.mark.parametrize(("good", "name"), [(0, "graphql-ws"), *((2, name) for name in EXAMPLES)])
 async def test_example_ends_when_rejected(good: int, name: str, node: Path, shop: Shop) -> None:
     url = str(shop.owner.http.base_url).rstrip("/") + "/graphql"
@@ -303,11 +317,13 @@ async def test_example_ends_when_rejected(good: int, name: str, node: Path, shop
         assert len(example.states) == good // 2
 
 
-async def test_python_example_follows_the_feed(shopper: Client, shop: Shop) -> None:
+@pytest.mark.parametrize("is_owner", [True, False])
+async def test_python_example_follows_the_feed(shopper: Client, shop: Shop, is_owner: bool) -> None:
     listen = runpy.run_path(str(CLIENTS / "live.py"))["events"]
     async with network(shopper) as (lines, address):
         url = address.replace("http", "ws")
-        events = listen(url, lambda: shop.owner.token, shop.store, "0")
+        token = (lambda: shop.owner.token) if is_owner else None
+        events = listen(url, token, shop.store, "0")
         await shop.create("Missed")
         received = [await anext(events)]
         lines.cut()
@@ -324,6 +340,33 @@ async def test_python_example_follows_the_feed(shopper: Client, shop: Shop) -> N
         ("2", "Missed, too"),
         ("3", "Live"),
     ]
+
+
+async def test_live_list_follows_its_order(node: Path, shop: Shop) -> None:
+    async with (
+        network(shop.owner) as (lines, url),
+        running(
+            node, "live-list", url=url, tokens=[shop.owner.token], configId=shop.store, sort={"key": "NAME"}, first=2
+        ) as example,
+    ):
+        await example.until(lambda line: line["products"] == [])
+        b, _ = await shop.create("B"), await shop.create("C")
+
+        async def shows(*titles: str) -> None:
+            await example.until(lambda line: [row["title"] for row in line["products"]] == [*titles])
+
+        await shows("B", "C")
+        await shop.create("A")
+        await shows("A", "B")
+        await shop.update(b, title="D")
+        await shows("A", "C")
+        lines.cut()
+        await shop.update(b, title="Again")
+        lines.restore()
+        await shows("A", "Again")
+        await shop.delete(b)
+        await shows("A", "C")
+        await example.stop()
 
 
 async def test_python_client_queries_over_the_socket(shopper: Client, shop: Shop) -> None:

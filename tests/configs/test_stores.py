@@ -13,6 +13,7 @@ from storefront.core.db.database import Database
 from storefront.core.encryption import Vault, generate_key
 from storefront.core.ids import uuid7
 from storefront.feed import log
+from storefront.queries.configs import find_store_id_by_slug
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
@@ -108,7 +109,7 @@ async def test_store_is_created_with_given_fields(owner: Client) -> None:
     ("given", "expected"),
     [
         ({"storeName": " "}, ["storeName"]),
-        ({"slug": "No Slug"}, ["slug"]),
+        ({"slug": "—"}, ["slug"]),
         ({"currency": "XXX"}, ["currency"]),
         ({"theme": {**THEME, "primaryColor": "nothing", "customCSS": "@import 'x';"}}, ["theme.primaryColor", "theme.customCSS"]),
         ({"layout": {**LAYOUT, "gridColumns": 5}}, ["layout.gridColumns"]),
@@ -125,6 +126,28 @@ async def test_invalid_store_is_rejected(owner: Client, given: dict[str, Any], e
     store = await create_store(owner)
     assert get_errors(await mutate(owner, UPDATE, id=store["id"], **given)) == [("INVALID_INPUT", path) for path in expected]
     assert [entry.kind for entry in await log.read_entries(owner.database, store["id"], 0, 10)] == ["store_created"]
+
+
+async def test_former_slugs_lead_to_store_until_taken(owner: Client, shop: Client) -> None:
+    find = "query($s: String!) { config(by: {slug: $s}) { id slug } }"
+    first, second, third = (f"{name}-{uuid7().hex}" for name in ("Мой магазин", "second", "third"))
+    store = await create_store(owner, slug=first, isPublished=True)
+    present = first.lower().replace(" ", "-")
+    assert store["slug"] == present
+    for slug in (second, third):
+        assert (await mutate(owner, UPDATE, id=store["id"], slug=slug))["config"]["slug"] == slug
+    for slug in (first, present, second, third):
+        assert (await shop.ask(find, s=slug))["config"] == {"id": store["id"], "slug": third}
+    assert await find_store_id_by_slug(shop.database, second) == store["id"]
+    other = await create_store(shop.signed_in(await make_user(shop.database)), slug=second, isPublished=True)
+    assert (await shop.ask(find, s=second))["config"]["id"] == other["id"]
+    assert (await mutate(owner, UPDATE, id=store["id"], slug=present))["config"]["slug"] == present
+    assert (await shop.ask(find, s=third))["config"] == {"id": store["id"], "slug": present}
+    await mutate(owner, UNPUBLISH, id=store["id"])
+    assert (await shop.ask(find, s=third))["config"] is None and (await owner.ask(find, s=third))["config"]["slug"] == present
+    await mutate(owner, DELETE, id=store["id"])
+    assert [(await owner.ask(find, s=slug))["config"] for slug in (third, present)] == [None, None]
+    assert await find_store_id_by_slug(shop.database, third) is None
 
 
 async def test_update_changes_and_logs_given_fields(owner: Client) -> None:

@@ -5,9 +5,11 @@ from base64 import b64decode
 from io import BytesIO
 from random import Random
 
+import psutil
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from storefront.core import image_processing
 from storefront.core.errors import Unavailable
 from storefront.core.image_processing import (
     ENCODER_FORMATS,
@@ -169,6 +171,36 @@ async def test_concurrency_and_queue_are_limited() -> None:
         works = [asyncio.ensure_future(pictures.resize_stored(content, 10, "jpg")) for _ in range(MAX_WAITING_IMAGES + 3)]
         results = await asyncio.gather(*works, return_exceptions=True)
     assert [type(result) for result in results if not isinstance(result, bytes)] == [Unavailable] * 3
+
+
+async def test_images_are_processed_in_processes_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_processing, "MAX_IDLE_SECONDS", 0.05)
+    images, content = ImageProcessor(50_000_000), picture(size=(5_000, 5_000))
+    async with images.running():
+        work = asyncio.ensure_future(images.process_upload(content, "image/jpeg"))
+        [worker] = await wait_for_workers(1)
+        worker.kill()
+        with pytest.raises(UnusableImageError, match="too much memory or time"):
+            await work
+        with pytest.raises(UnusableImageError, match="is not an image"):
+            await images.process_upload(b"x", "image/jpeg")
+        assert (await images.process_upload(picture(size=(20, 20)), "image/jpeg")).width == 20
+        # An idle one ends, and its memory is free.
+        await wait_for_workers(0)
+
+
+async def wait_for_workers(count: int) -> list[psutil.Process]:
+    async with asyncio.timeout(60):
+        while len(workers := [one for one in psutil.Process().children() if is_worker(one)]) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return workers
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "storefront.core.image_worker" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 # ------------------------------------------------------------------------------------------------ broken files

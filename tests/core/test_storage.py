@@ -35,7 +35,8 @@ from storefront.core.storage.factory import create_object_storage
 from storefront.core.storage.s3 import Bucket, S3Storage
 from storefront.serving.http.storage_endpoint import create_storage_routes
 from storefront.serving.protection.security_headers import SecurityHeadersMiddleware
-from tests.s3 import S3Server, free_port
+from tests.ports import free_port
+from tests.s3 import S3Server
 
 # Minimum size of a part, except for the last one.
 PART = 5_242_880

@@ -83,6 +83,31 @@ async def test_frozen_connection_times_out(
     await asyncio.to_thread(run)
 
 
+@pytest.mark.parametrize("state", ["statement", "cancelled statement", "copy"])
+async def test_terminated_pool_ends_work_on_silent_connections(proxy: PostgresProxy, state: str) -> None:
+    async with Database(proxy.url(), size=2) as database:
+
+        async def wait() -> None:
+            async with database.transaction() as connection:
+                await connection.fetch(ONE)
+                proxy.freeze()
+                if state == "copy":
+                    async with connection.raw.cursor() as cursor, cursor.copy("COPY (SELECT 7) TO STDOUT") as copy:
+                        await copy.read()
+                await connection.fetch(ONE)
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0.2)
+        if state == "cancelled statement":
+            waiting.cancel()
+            await asyncio.sleep(0.1)
+        database.terminate_after(0.1)
+        with pytest.raises(asyncio.CancelledError if state == "cancelled statement" else Unavailable):
+            await asyncio.wait_for(waiting, 2)
+        with pytest.raises(Unavailable):
+            await database.fetch(ONE)
+
+
 async def test_transaction_respects_longer_timeout(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.0)
     naps = compile_statement(text("SELECT CAST(pg_sleep(0.4) AS text), current_setting('statement_timeout') AS set"))

@@ -1,6 +1,7 @@
 """Demo data: deterministic, all or nothing, and consistent in every derived column."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from storefront.core.db.database import Database
 from storefront.demo.commands import AlreadySeededError, is_empty, seed
 
 TABLES = (
-    "users", "verified_emails", "configs", "products", "product_variants", "reviews", "changes", "store_positions",
+    "users", "verified_emails", "configs", "products", "product_variants", "reviews", "images", "changes", "store_positions",
     "analytics_events",
 )  # fmt: skip
 ANCHOR = datetime(2024, 3, 1, tzinfo=UTC)
@@ -105,6 +106,7 @@ async def test_summary_counts_rows(database: Database) -> None:
         "products": 150,
         "product_variants": summary.variants,
         "reviews": summary.reviews,
+        "images": await one(database, "SELECT sum(jsonb_array_length(images)) FROM products") + summary.users,
         "changes": 150,
         "store_positions": summary.configs,
         "analytics_events": 500,
@@ -200,3 +202,16 @@ async def test_default_anchor_is_last_midnight(database: Database) -> None:
     await seed(database, products=10, events=200)
     age = await one(database, """SELECT extract(epoch FROM now() - max("timestamp")) FROM analytics_events""")
     assert 0 < float(age) < 3 * 86_400
+
+
+async def test_stores_have_other_currencies_and_scripts(database: Database) -> None:
+    await seed(database, products=400, events=2_000, anchor=ANCHOR)
+    of_store = "FROM products JOIN configs ON configs.id = config_id WHERE slug ="
+    yen = await rows(database, f"SELECT price, handle, currency {of_store} '京都の道具'")
+    assert yen and all(currency == "JPY" and not Decimal(price) % 1 and not handle.isascii() for price, handle, currency in yen)
+    cyrillic = await rows(database, f"SELECT title, handle {of_store} 'топъл-дом'")
+    assert cyrillic and all(title.split()[0].lower() in handle for title, handle in cyrillic)
+    unpaid = "SELECT count(*) FROM analytics_events WHERE event = 'purchase' AND (properties ->> 'total') IS NULL"
+    assert await one(database, unpaid) == 0
+    of_variants = "FROM product_variants AS v JOIN configs ON configs.id = v.config_id"
+    assert await one(database, f"SELECT count(*) {of_variants} WHERE currency = 'JPY' AND price <> trunc(price)") == 0

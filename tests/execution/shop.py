@@ -13,7 +13,7 @@ from storefront.core.encryption import Vault, generate_key
 from storefront.feed.hub import Hub
 from storefront.feed.log import LogEntry, append_entries
 from storefront.feed.pubsub import PubSub
-from storefront.graph.context import Context, Feed, Viewer
+from storefront.graph.context import Context, Feed, MediaConfig, Viewer
 from storefront.queries.spelling import SpellingCorrector
 from tests.factories import insert, make_job, make_product, make_review, make_store, make_user, make_variant
 
@@ -43,8 +43,10 @@ class Shop:
 
     def context(self, viewer: Viewer | None, kind: type[Context] = Context) -> Context:
         """A context for one operation, as the application makes them."""
-        no_files: Any = None
-        return kind(self.database, self.vocabularies, self.vault, self.feed, no_files, viewer)
+        # There are limits, as without them resolvers fail before a viewer is required, but no files.
+        nowhere: Any = None
+        media_config = MediaConfig(nowhere, 1_000_000, nowhere, 1_000_000, "https://api.example")
+        return kind(self.database, self.vocabularies, self.vault, self.feed, media_config, viewer)
 
 
 async def open_shop(database: Database) -> Shop:

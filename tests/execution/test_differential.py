@@ -217,7 +217,7 @@ def another(value: Any, kind: type) -> Any:
     return value % 3 + 1 if kind is int and isinstance(value, int) else value
 
 
-HOW_MANY = pytest.mark.parametrize(("start", "count"), [(0, 800), pytest.param(100_000, 8_000, marks=pytest.mark.soak)])
+HOW_MANY = pytest.mark.parametrize(("start", "count"), [(0, 500), pytest.param(100_000, 8_000, marks=pytest.mark.soak)])
 
 
 @HOW_MANY
@@ -312,8 +312,10 @@ async def test_subscription_events_match_graphql_core(shop: Shop) -> None:
 async def test_mutation_payloads_match_graphql_core(postgres: str, template: str) -> None:
     async with Database(fresh(postgres, template)) as database:
         opened = await open_shop(database)
+        # Without a viewer the arguments of mutations are not read.
+        viewers = [viewer for viewer in opened.viewers if viewer]
         for number, drawn in enumerate(islice(documents(SCHEMA, opened.values, REFUSED, 0, "mutation"), 200)):
-            viewer = opened.viewers[number % len(opened.viewers)]
+            viewer = viewers[number % len(viewers)]
             # Done once; from then on told again.
             await executed(drawn, opened.context(viewer), Watch())
             await compared(opened, drawn, viewer, DocumentPlans(drawn.parsed), number if number % 2 else None)

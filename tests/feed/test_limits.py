@@ -175,13 +175,38 @@ async def test_operations_per_socket_are_limited() -> None:
 
 
 async def test_sockets_per_process_are_limited() -> None:
-    async with small_server(SocketLimits(sockets=2)) as address, opened(address), opened(address) as second:
+    async with small_server(SocketLimits(sockets=2)) as address, opened(address) as first, opened(address) as second:
+        for socket in (first, second):
+            await subscribe(socket, "1")
+            assert (await hear(socket))["type"] == "next"
         async with connect(address, subprotocols=["graphql-transport-ws"]) as third:  # type: ignore[list-item]
             assert await close_code(third) == 4430
         await second.close()
         async with opened(address) as fourth:
             await subscribe(fourth, "1", "{ hello }")
             assert (await hear(fourth))["type"] == "next"
+
+
+async def test_longest_idle_socket_gives_way_to_a_new_one() -> None:
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(small_server(SocketLimits(sockets=3)))
+        busy, first, second = [await stack.enter_async_context(opened(address)) for _ in range(3)]
+        await subscribe(busy, "1")
+        assert (await hear(busy))["type"] == "next"
+        # Idle since the end of its last operation, not since it was opened.
+        await subscribe(first, "1", "{ hello }")
+        assert [(await hear(first))["type"] for _ in range(2)] == ["next", "complete"]
+        third = await stack.enter_async_context(opened(address))
+        assert await close_code(second) == 4430
+        await say(busy, "complete", id="1")
+        await subscribe(third, "1")
+        assert (await hear(third))["type"] == "next"
+        await stack.enter_async_context(opened(address))
+        assert await close_code(first) == 4430
+        await stack.enter_async_context(opened(address))
+        assert await close_code(busy) == 4430
+        await say(third, "ping")
+        assert (await hear(third))["type"] == "pong"
 
 
 async def test_message_size_is_limited_in_bytes() -> None:
@@ -202,12 +227,15 @@ async def test_limits_are_settings(empty_url: str, tmp_path: Path) -> None:
         async with connect(address, subprotocols=["graphql-transport-ws"]) as silent:  # type: ignore[list-item]
             assert await close_code(silent, 2) == 4408
         async with opened(address) as one, opened(address) as two:
+            for socket in (one, two):
+                await subscribe(socket, "1", FEED, c=store)
+                await say(socket, "ping")
+                assert (await hear(socket))["type"] == "pong"
             async with connect(address, subprotocols=["graphql-transport-ws"]) as three:  # type: ignore[list-item]
                 assert await close_code(three) == 4430
             await one.send("x" * 1_025)
             assert await close_code(one) == 4400
-            for id_ in "12":
-                await subscribe(two, id_, FEED, c=store)
+            await subscribe(two, "2", FEED, c=store)
             assert await close_code(two) == 4430
         streams = [asyncio.create_task(event_lines(client.http, store)) for _ in range(2)]
         await asyncio.sleep(0.3)

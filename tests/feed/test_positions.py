@@ -15,7 +15,8 @@ from storefront.feed import log
 from storefront.feed.hub import Hub
 from storefront.feed.log import LogEntry
 from storefront.feed.positions import ABSENT_POSITION, LogPositions, ReadTracker
-from storefront.queries import configs, products
+from storefront.models.row_keys import RowKey
+from storefront.queries import configs, products, store_lookup
 from tests.factories import count_statements, make_product, make_store
 
 MAX_AGE = 0.3
@@ -95,6 +96,9 @@ async def test_a_database_without_time_ends_neither_looking_nor_following(empty_
         async with running(database) as heads, hub.running():
             entries = hub.stream_entries(store, 0)
             coming = asyncio.create_task(anext(entries))
+            # A listener that has not opened its store yet would be refused, which is another case.
+            while not hub.stats.listeners:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             assert await heads.revalidate({store: 0})
             async with other.transaction() as connection:
                 await connection.raw.execute("LOCK TABLE store_positions, changes IN ACCESS EXCLUSIVE MODE")
@@ -232,7 +236,7 @@ async def test_reading_what_is_known_costs_no_statement(database: Database, stor
             reader = database.with_recorder(ReadTracker(heads))
             with count_statements(database, looks=True) as statements:
                 await configs.load_store_by_slug(reader, "shop", [])
-                await products.load_products_by_ids(reader, [product], [])
+                await products.load_products_by_keys(reader, [RowKey(store, product)], [])
                 await configs.load_stores_by_ids(reader, [store], [])
             assert len(statements) <= statements_at_most
 
@@ -247,7 +251,7 @@ async def test_what_is_not_there_may_come_up_anywhere(database: Database, store:
         assert [*record.dependencies.values()] == [ABSENT_POSITION]
         for missing in (
             lambda reader: configs.load_store_by_slug(reader, "nobody", []),
-            lambda reader: products.load_products_by_ids(reader, [product, str(uuid7())], []),
+            lambda reader: store_lookup.locate_rows(reader, [product, str(uuid7())]),
         ):
             record = ReadTracker(heads)
             await missing(database.with_recorder(record))

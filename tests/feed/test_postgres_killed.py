@@ -24,6 +24,8 @@ from tests.feed.processes import PatientFollower, Server, StreamFollower, runnin
 from tests.feed.test_faults import UPDATE, position, until
 from tests.lag import Lag, measured_lag
 
+# The modes in which Postgres shuts down: it ends its connections, or crashes by intent.
+FAST, IMMEDIATE = signal.SIGINT, signal.SIGQUIT
 WRITERS, LISTENERS, CHANGES = 4, 6, 80
 # Seconds after Postgres accepts connections again, within which everything works again.
 RECOVERY = 2.0
@@ -101,17 +103,17 @@ async def expect_recovery(server: Server, followers: Sequence[Any], written: lis
 
 
 @pytest.mark.parametrize(
-    ("workers", "how", "kills"),
+    ("workers", "kills"),
     [
-        (2, signal.SIGKILL, 1),
-        (1, signal.SIGQUIT, 1),
-        (1, signal.SIGINT, 1),
-        pytest.param(1, signal.SIGKILL, 20, marks=pytest.mark.soak),
-        pytest.param(2, signal.SIGKILL, 20, marks=pytest.mark.soak),
-        pytest.param(4, signal.SIGKILL, 20, marks=pytest.mark.soak),
+        (2, [signal.SIGKILL]),
+        (1, [IMMEDIATE]),
+        (1, [FAST]),
+        *(pytest.param(workers, [signal.SIGKILL] * 20, marks=pytest.mark.soak) for workers in (1, 2, 4)),
+        *(pytest.param(workers, [FAST, IMMEDIATE] * 10, marks=pytest.mark.soak) for workers in (1, 2, 4)),
     ],
+    ids=lambda value: value if isinstance(value, int) else f"{len(value)} {'+'.join(dict.fromkeys(how.name for how in value))}",
 )
-async def test_killed_postgres_loses_and_silences_nothing(tmp_path: Path, workers: int, how: signal.Signals, kills: int) -> None:
+async def test_killed_postgres_loses_and_silences_nothing(tmp_path: Path, workers: int, kills: list[signal.Signals]) -> None:
     folder = tmp_path / "postgres"
     with ExitStack() as servers:
         uri = servers.enter_context(embedded_server(folder))
@@ -128,7 +130,7 @@ async def test_killed_postgres_loses_and_silences_nothing(tmp_path: Path, worker
                 following = [asyncio.create_task(follower.follow()) for follower in followers]
                 written: list[int] = []
                 try:
-                    for turn in range(kills):
+                    for turn, how in enumerate(kills):
                         head = await position(database, store) if followers[0].seen else 0
                         writing = asyncio.gather(*(write(server, token_of(user), product, turn, written) for product in products))
                         while not writing.done() and len(followers[0].seen) < head + 10:  # noqa: ASYNC110  it is heard of

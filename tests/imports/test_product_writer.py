@@ -104,8 +104,8 @@ async def test_only_differences_are_written(database: Database, store: str) -> N
 
 
 async def test_log_uses_api_field_names(database: Database, store: str) -> None:
-    await import_file(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,,,,\n")
-    await import_file(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,archived,9,shopify,Mugs\n")
+    await import_file(database, store, f"{HEADER},Variant Inventory Qty,SEO Title\nmug,Mug,,,5,,,,,\n")
+    await import_file(database, store, f"{HEADER},Variant Inventory Qty,SEO Title\nmug,Mug,,,5,,archived,9,3,Mugs\n")
     [entry] = await log.read_entries(database, store, 1, 10)
     assert entry.changed_fields == ["trackInventory", "seoTitle", "status", "variants", "compareAtPrice", "inventory"]
     assert (entry.was_visible, entry.is_visible) == (True, False)
@@ -118,12 +118,16 @@ async def test_variants_match_by_attributes_or_name(database: Database, store: s
     assert [row.id for row in await database.fetch(all_variants())] == [small.id, medium.id]
     await database.fetch(compile_statement(update(variants).values(name=variants.c.name.concat("!"))))
     await import_file(database, store, SHIRT.replace("Size", "Fit"))
-    assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(small.id, "S"), (medium.id, "M")]
+    # No column has the names of variants, so that one that was given stays.
+    assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(small.id, "S!"), (medium.id, "M!")]
 
 
-async def test_variants_missing_in_file_are_deleted(database: Database, store: str) -> None:
+async def test_variants_missing_in_file_are_deleted_on_request(database: Database, store: str) -> None:
     await import_file(database, store, SHIRT)
-    summary = await import_file(database, store, f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,L,20,\n")
+    file = f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,L,20,\n"
+    await import_file(database, store, file)
+    assert [row.name for row in await database.fetch(all_variants())] == ["S", "M", "L"]
+    summary = await import_file(database, store, file, delete_missing_variants=True)
     assert counts(summary) == (0, 1, 0)
     assert [row.name for row in await database.fetch(all_variants())] == ["S", "L"]
     [shirt] = await database.fetch(all_products())
@@ -132,7 +136,7 @@ async def test_variants_missing_in_file_are_deleted(database: Database, store: s
 
 async def test_rejected_row_deletes_no_variant(database: Database, store: str) -> None:
     await import_file(database, store, SHIRT)
-    summary = await import_file(database, store, SHIRT.replace("M,21", "M,oops"))
+    summary = await import_file(database, store, SHIRT.replace("M,21", "M,oops"), delete_missing_variants=True)
     assert counts(summary) == (0, 0, 1)
     assert [item.line for item in summary.row_errors] == [3]
     assert summary.rows == 2
@@ -163,12 +167,17 @@ async def test_columns_of_variants_are_imported(database: Database, store: str) 
 
 @pytest.mark.parametrize(
     ("column", "cell"),
-    [("Variant Grams", "heavy"), ("Variant Weight Unit", "stone"), ("Variant Taxable", "perhaps"), ("Cost per item", "-1"),
+    [("Variant Grams", "heavy"), ("Variant Taxable", "perhaps"), ("Cost per item", "-1"),
      ("Variant Inventory Policy", "always"), ("Variant Grams", "99999999999")],
 )  # fmt: skip
 async def test_invalid_column_of_variant_is_reported(database: Database, store: str, column: str, cell: str) -> None:
     summary = await import_file(database, store, f"Handle,Title,Variant Price,{column}\nmug,Mug,5,{cell}\n")
     assert [item.column for item in summary.row_errors] == [column]
+
+
+async def test_unknown_unit_of_weight_is_reported(database: Database, store: str) -> None:
+    file = "Handle,Title,Variant Price,Variant Grams,Variant Weight Unit\nmug,Mug,5,250,stone\n"
+    assert [item.column for item in (await import_file(database, store, file)).row_errors] == ["Variant Weight Unit"]
 
 
 @cache
@@ -184,8 +193,8 @@ async def test_variants_are_in_the_order_of_the_file(database: Database, store: 
     assert [row.name for row in await database.fetch(variants_in_order())] == ["M", "L", "S"]
     # A gap is no difference.
     without_large = "\n".join(line for line in swapped.splitlines() if ",L," not in line)
-    assert counts(await import_file(database, store, without_large)) == (0, 1, 0)
-    assert counts(await import_file(database, store, without_large)) == (0, 0, 1)
+    assert counts(await import_file(database, store, without_large, delete_missing_variants=True)) == (0, 1, 0)
+    assert counts(await import_file(database, store, without_large, delete_missing_variants=True)) == (0, 0, 1)
     assert await database.fetch(variants_in_order()) == [("M", 1), ("S", 3)]
 
 
@@ -300,7 +309,12 @@ async def test_options_replace_the_variant_without_them(database: Database, stor
     small, medium = await database.fetch(all_variants())
     # The SKU says which of them it is.
     assert (small.id, small.name, small.inventory, medium.name) == (plain.id, "S", 7, "M")
-    await import_file(database, store, PLAIN_MUG)
+    # Cells without options say nothing of them.
+    await import_file(database, store, PLAIN_MUG.replace("mug,Mug,,,5", "mug,Mug,,,9"))
+    rows = [(row.id, row.name, row.price) for row in await database.fetch(all_variants())]
+    assert rows == [(plain.id, "S", "9.00"), (medium.id, "M", "6.00")]
+    without_options = PLAIN_MUG.replace("mug,Mug,,,5", "mug,Mug,Title,Default Title,5")
+    await import_file(database, store, without_options, delete_missing_variants=True)
     assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(plain.id, "Default")]
 
 
@@ -322,8 +336,8 @@ async def test_variant_that_would_equal_one_that_stays_is_rejected(database: Dat
     # By its SKU the first row is the small one, which would become a second medium one: the row of that is rejected.
     swapped = f"{HEADER}\nshirt,Shirt,Size,M,20,S-1\nshirt,,,S,oops,S-2\nmug,Mug,,,5,\ncup,Cup,,,5,\n"
     summary = await import_file(database, store, swapped)
-    assert (counts(summary), summary.rejected) == ((1, 0, 1), 2)
-    assert "two variants with the same options" in summary.row_errors[-1].problem
+    assert (counts(summary), summary.rejected) == ((1, 0, 2), 2)
+    assert "would give two variants the options “M”" in summary.row_errors[-1].problem
     assert (await database.fetch(all_variants()))[:3] == before
 
 

@@ -15,13 +15,15 @@ from sqlalchemy import select, text, update
 
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.imports import exports, lossless_cell
+from storefront.imports.changes import ProductChange
 from storefront.imports.csv_columns import PRODUCT_FIELD_NAMES, VARIANT_FIELD_NAMES
+from storefront.imports.descriptions import sanitize_row
 from storefront.imports.exports import ExportSummary, count_products, export_products
 from storefront.imports.product_writer import import_products
-from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
+from storefront.imports.row_types import Checkpoint, ProductRow, RowError, UnwritableProductError, VariantRow
 from storefront.imports.shopify.csv_file import read_csv_products
-from storefront.imports.shopify.rows import ProductCsvWriter, UnwritableProductError
-from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS, products, variants
+from storefront.imports.shopify.rows import ProductCsvWriter
+from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS, images, products, variants
 from storefront.models.variant import fold_attributes
 from storefront.models.variant_summary import SUMMARY_COLUMNS
 from storefront.models.writable_fields import (
@@ -29,6 +31,7 @@ from storefront.models.writable_fields import (
     Amount,
     Boolean,
     Choice,
+    Html,
     Integer,
     ItemList,
     Slug,
@@ -39,7 +42,8 @@ from storefront.models.writable_fields import (
     Weight,
     WritableField,
 )
-from tests.factories import make_product, make_store, make_variant
+from storefront.writes.descriptions import sanitize_description_now
+from tests.factories import make_image, make_product, make_store, make_variant
 from tests.imports.catalogues import catalogue
 
 # As commands store text: what Postgres accepts, without whitespace at either end.
@@ -49,6 +53,18 @@ HARD = st.sampled_from(
 )
 
 
+HTML_PARTS = st.one_of(
+    st.sampled_from(
+        ["<p>", "</p>", "<b>", "<i>", "</b>", "<ul><li>", "<table><tr><td>", "</table>", "<br>", "<pre>", "=1+1", "'"]
+    ),
+    st.text(LETTERS, max_size=8),
+)
+
+
+def sanitize_parts(parts: Sequence[str]) -> str:
+    return sanitize_description_now("".join(parts)).html
+
+
 def texts(most: int = 12, least: int = 1) -> st.SearchStrategy[str]:
     whole = st.one_of(HARD, st.text(LETTERS, min_size=least, max_size=most))
     return whole.map(str.strip).filter(lambda text: len(text) >= least)
@@ -56,6 +72,8 @@ def texts(most: int = 12, least: int = 1) -> st.SearchStrategy[str]:
 
 AMOUNTS = st.one_of(
     st.sampled_from([Decimal("0.00"), Decimal("99999999.99"), Decimal("0.01")]),
+    # Of currencies with other digits than two.
+    st.sampled_from([Decimal(999999999999999), Decimal("1.255"), Decimal("999999999999999.9999")]),
     st.integers(0, 9_999_999_999).map(lambda cents: Decimal(cents).scaleb(-2).quantize(Decimal("0.01"))),
 )
 URLS = st.sampled_from([f"https://x.example/{n}.jpg?a=1,b='2'" for n in range(9)])
@@ -65,11 +83,13 @@ def format_thousandths(number: int) -> str:
     return f"{Decimal(number).scaleb(-3):.3f}"
 
 
-def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:  # noqa: C901 - a case for each type of value
+def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0911 - a case for each type of value
     """What a field of this type may hold. Most texts and lists are short."""
     match value_type:
         case Text():
             return texts(12 if value_type.max_characters < 2_000 else 60, value_type.min_characters)
+        case Html():
+            return st.lists(HTML_PARTS, min_size=1, max_size=8).map(sanitize_parts).filter(bool)
         case Slug():
             return st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", fullmatch=True)
         case Url():
@@ -109,10 +129,15 @@ def drop_invalid_compare_at_price(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"compare_at_price": None} if is_invalid else row
 
 
+def drop_html_without_text(row: dict[str, Any]) -> dict[str, Any]:
+    """Commands write the text with the HTML."""
+    return row | {"description_html": None} if row["description"] is None else row
+
+
 VARIANTS = rows_of(VARIANT_FIELDS).map(lambda row: VariantRow(line=0, **row))
 PRODUCTS = st.builds(
-    lambda row, parts: ProductRow(line=0, row_count=0, is_complete=True, present_fields=frozenset(), variants=parts, **row),
-    rows_of(PRODUCT_FIELDS),
+    lambda row, parts: ProductRow(line=0, row_count=0, is_complete=True, variants=parts, **row),
+    rows_of(PRODUCT_FIELDS).map(drop_html_without_text),
     st.lists(VARIANTS, min_size=1, max_size=4, unique_by=lambda variant: fold_attributes(variant.attributes)),
 )
 
@@ -120,7 +145,7 @@ PRODUCTS = st.builds(
 def without_position(product: ProductRow) -> ProductRow:
     """The product without its position in the file."""
     parts = [replace(variant, line=0) for variant in product.variants]
-    return replace(product, line=0, row_count=0, present_fields=frozenset(), variants=parts)
+    return replace(product, line=0, row_count=0, variants=parts)
 
 
 @pytest.mark.parametrize("quotes", [True, False])
@@ -130,7 +155,8 @@ def test_any_products_round_trip(quotes: bool, catalogue: list[ProductRow]) -> N
     writer = ProductCsvWriter(quote_formulas=quotes)
     file = writer.render_header() + "".join(map(writer.render_product, catalogue))
     found = [item for item in read_csv_products(io.BytesIO(file.encode()), "x") if not isinstance(item, Checkpoint)]
-    assert [without_position(item) for item in found if isinstance(item, ProductRow)] == catalogue
+    rows = [sanitize_row(item) for item in found if isinstance(item, ProductRow)]
+    assert [without_position(row) for row in rows if isinstance(row, ProductRow)] == catalogue
     assert not [item for item in found if isinstance(item, RowError)]
 
 
@@ -145,8 +171,9 @@ def test_formula_quoting_is_reversible(cell: str) -> None:
 def test_export_contains_no_formulas() -> None:
     variant = VariantRow(0, "=V", Decimal(1), None, {"=O": "+v", "@p": "-w"}, None, "=SKU")
     product = ProductRow(
-        handle="-a", line=0, row_count=0, is_complete=True, present_fields=frozenset(),
-        title="=T", description="@d", images=["=i"], category="+c", tags=["-t"], track_inventory=False,
+        handle="a", line=0, row_count=0, is_complete=True,
+        title="=T", description="@d", description_html="=h", vendor="=v", product_type="@t", gift_card=True, images=["https://x.example/=i"],
+        image_alts={"https://x.example/=i": "=a"}, category="+c", tags=["-t"], track_inventory=False,
         seo_title="\uff1ds", seo_description="=d", status="active", variants=[variant],
     )  # fmt: skip
     rows = list(csv.reader(io.StringIO(ProductCsvWriter().render_product(product), newline="")))
@@ -155,9 +182,12 @@ def test_export_contains_no_formulas() -> None:
 
 
 def test_ordinary_product_needs_no_lossless_cell() -> None:
-    for item in read_csv_products(io.BytesIO(catalogue(300).encode()), "x"):
+    # Stock below zero is stored as zero.
+    for item in read_csv_products(io.BytesIO(catalogue(300).replace(",-1,", ",0,").replace(",-2,", ",0,").encode()), "x"):
         if isinstance(item, ProductRow):
-            assert not [row for row in ProductCsvWriter().render_product(item).splitlines() if row.endswith('}"')]
+            row = sanitize_row(item)
+            assert isinstance(row, ProductRow)
+            assert not [row for row in ProductCsvWriter().render_product(row).splitlines() if row.endswith('}"')]
 
 
 def test_shopify_file_keeps_apostrophes() -> None:
@@ -264,7 +294,8 @@ async def test_store_round_trips_through_export(database: Database) -> None:
     summary = await import_file(database, first, catalogue(1_200).encode())
     assert summary.created > 400 and summary.rejected > 0
     odd = await make_product(
-        database, first, handle="odd", tags=["a, b", 'c"d', "", "a, b"], images=["x", "y"], description="",
+        database, first, handle="odd", tags=["a, b", 'c"d', "", "a, b"], images=["https://x.example/1", "https://x.example/2"],
+        description="",
         track_inventory=False, category="\u2028", seo_title="'=x",
     )  # fmt: skip
     for n in range(3):
@@ -282,6 +313,23 @@ async def test_store_round_trips_through_export(database: Database) -> None:
     await import_file(database, second, file)
     assert await load_contents(database, second) == await load_contents(database, first)
     assert await export_file(database, second, quote_formulas=False) == file
+
+
+async def test_alternative_texts_of_uploaded_images_round_trip(database: Database) -> None:
+    store = await make_store(database)
+    product = await make_product(database, config_id=store, handle="mug")
+    image = await make_image(database, product, alt="A red mug")
+    alts = compile_statement(select(images.c.alt, images.c.version).where(images.c.id == image))
+    file = await export_file(database, store)
+    assert b",A red mug," in file
+    assert (await import_file(database, store, file)).unchanged == 1
+    changed = list[ProductChange]()
+    items = read_csv_products(io.BytesIO(file.replace(b"A red mug", b"A blue mug")), "x")
+    assert (await import_products(database, store, items, on_changes=changed.extend)).updated == 1
+    assert await database.fetch(alts) == [("A blue mug", 2)]
+    assert [(change.field, change.old, change.new) for change in changed[0].changes] == [("imageAlts", "A red mug", "A blue mug")]
+    [row] = await database.fetch(compile_statement(select(products.c.image_alts)))
+    assert row.image_alts == {}
 
 
 async def test_many_variants_and_images_round_trip(database: Database) -> None:
@@ -305,10 +353,10 @@ async def test_export_memory_is_bounded_by_page(database: Database) -> None:
     assert largest < 200_000
 
 
-@pytest.mark.parametrize("description", ["a\n" * 10_001, "a\r" * 10_001, "," * 50_001])
-async def test_product_too_large_for_row_is_rejected(database: Database, description: str) -> None:
+@pytest.mark.parametrize("html", ["a\n" * 10_001, "," * 50_001])
+async def test_product_too_large_for_row_is_rejected(database: Database, html: str) -> None:
     store = await make_store(database)
-    await make_product(database, config_id=store, handle="long", description=description)
+    await make_product(database, config_id=store, handle="long", description="a", description_html=html.strip())
     await make_product(database, config_id=store, handle="mug", description="a\n" * 9_000)
     summary = ExportSummary()
     file = b"".join([part async for part in export_products(database, store, summary=summary)])

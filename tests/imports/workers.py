@@ -9,16 +9,19 @@ from storefront.core.storage.disk import DiskStorage
 from storefront.feed.keyed_events import KeyedEvents
 from storefront.feed.pubsub import PubSub
 from storefront.imports.jobs.handlers import JobDependencies
+from storefront.imports.jobs.image_fetching import ImageFetcher
 from storefront.imports.jobs.worker import WorkerPool, WorkerTimings
 
 # A fixed key for tests.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
 
-def make_dependencies(database: Database, folder: Path, shopify: str | None = None) -> JobDependencies:
+def make_dependencies(
+    database: Database, folder: Path, shopify: str | None = None, image_fetcher: ImageFetcher | None = None
+) -> JobDependencies:
     """The dependencies of the jobs of a test."""
     disk = DiskStorage(folder, "http://localhost", "a secret of thirty-two characters")
-    return JobDependencies(database, disk, Vault([KEY]), PubSub("memory://"), shopify_url=shopify)
+    return JobDependencies(database, disk, Vault([KEY]), PubSub("memory://"), shopify_url=shopify, image_fetcher=image_fetcher)
 
 
 def run_jobs(url: str, folder: Path, lease_seconds: float, shopify: str | None) -> None:

@@ -15,7 +15,8 @@ from storefront.queries.images import RENDITION_WIDTHS, ProductImage, build_resi
 from tests.conftest import fresh, serving
 from tests.media.flow import REMOVE, Merchant, make_merchant
 from tests.pictures import opened, picture
-from tests.s3 import S3Server, free_port
+from tests.ports import free_port
+from tests.s3 import S3Server
 
 LONG = "public, max-age=31536000, immutable"
 
@@ -124,13 +125,13 @@ async def test_unlisted_sizes_are_not_rendered(merchant: Merchant, objects: Obje
 
 async def test_concurrent_requests_render_once(merchant: Merchant, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    real = image_processing.resize_image
+    real = image_processing.ImageProcessor.resize_stored
 
-    def counting(content: bytes, width: int, extension: str) -> bytes:
+    async def counting(self: image_processing.ImageProcessor, content: bytes, width: int, extension: str) -> bytes:
         made.append(extension)
-        return real(content, width, extension)
+        return await real(self, content, width, extension)
 
-    monkeypatch.setattr(image_processing, "resize_image", counting)
+    monkeypatch.setattr(image_processing.ImageProcessor, "resize_stored", counting)
     image = await merchant.add_image(picture())
     answers = await asyncio.gather(*(merchant.http.get(image["small"]) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200} and made == ["jpg"]

@@ -19,7 +19,8 @@ from tests.browser import Browser, chromium, needs_chromium, watched
 from tests.clients.npm import CLIENTS, marked
 from tests.conftest import fresh, serving
 from tests.media.flow import make_merchant
-from tests.s3 import S3Server, free_port
+from tests.ports import free_port
+from tests.s3 import S3Server
 
 pytestmark = needs_chromium
 

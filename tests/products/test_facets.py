@@ -1,7 +1,7 @@
 """Facets: counts equal those of a plain Python model, for filters, searches and audiences."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
@@ -20,6 +20,7 @@ query Facets($c: ID!, $filter: ProductFilterInput, $search: String) {
     facets {
       categories { value count isSelected } tags { value count isSelected } availability { value: inStock count isSelected }
       attributes { name values { value count isSelected } } price { min max }
+      priceBuckets { min max count isSelected currency } ratings { minRating count isSelected }
     }
   }
 }
@@ -36,13 +37,15 @@ class Known:
     tags: tuple[str, ...]
     prices: tuple[Decimal, ...]
     in_stock: bool
+    rating: float
     variants: tuple[dict[str, str], ...]
 
     def fits(self, filter_: dict[str, Any]) -> bool:
-        checks = {
+        checks: dict[str, Callable[[Any], bool]] = {
             "categories": lambda wanted: self.category in wanted,
             "tags": lambda wanted: bool({*self.tags} & {*wanted}),
             "inStock": lambda wanted: self.in_stock is wanted,
+            "minRating": lambda wanted: self.rating >= wanted,
             "attributes": lambda wanted: any(has(variant, wanted) for variant in self.variants),
         }
         lowest, highest = [Decimal(filter_.get(name, end)) for name, end in (("minPrice", 0), ("maxPrice", "Infinity"))]
@@ -77,7 +80,9 @@ async def make_known(client: Client, store: str, random: Random) -> Known:
     category = random.choice((None, "Tops", "Bottoms", "Ends"))
     tags = tuple(random.sample(("new", "sale", "wool", "eco"), random.randrange(4)))
     inventory, tracked, price = random.choice((0, 3)), random.random() < 0.8, pick_price(random)
-    own = {"title": title, "category": category, "tags": [*tags], "track_inventory": tracked}
+    stars = [random.randrange(1, 6) for _ in range(random.randrange(4))]
+    own: dict[str, Any] = {"title": title, "category": category, "tags": [*tags], "track_inventory": tracked}
+    own["rating_counts"] = f"{{{','.join(str(stars.count(number)) for number in range(1, 6))}}}"
     product = await make_product(client.database, store, **own, price=price, inventory=inventory)
     options = [pick_attributes(random) for _ in range(random.randrange(4))]
     distinct = [attributes for n, attributes in enumerate(options) if attributes not in options[:n]]
@@ -89,7 +94,8 @@ async def make_known(client: Client, store: str, random: Random) -> Known:
         await make_variant(client.database, product, **values)
         available += [(attributes, price, stock != 0)] if is_available else []
     in_stock = any(has_stock for *_, has_stock in available) or (not tracked and bool(available))
-    return Known(title, category, tags, tuple(p for _, p, _ in available), in_stock, tuple(a for a, *_ in available))
+    rating = sum(stars) / max(1, len(stars))
+    return Known(title, category, tags, tuple(p for _, p, _ in available), in_stock, rating, tuple(a for a, *_ in available))
 
 
 def pick_attributes(random: Random) -> dict[str, str]:
@@ -144,6 +150,8 @@ RED = {"name": "Colour", "values": ["red"]}
         {"attributes": [SMALL_OR_MEDIUM, RED]},
         {"attributes": [SMALL_OR_MEDIUM, RED], "inStock": True, "maxPrice": "10.00"},
         {"categories": ["Nothing"]},
+        {"minRating": 3, "tags": ["sale"]},
+        {"minPrice": "10.00", "minRating": 2.5},
     ],
     ids=str,
 )
@@ -165,6 +173,16 @@ async def test_facets_count_products_per_further_value(shelf: Shelf, filter_: di
     prices = [price for known in shelf.left(filter_, "minPrice", "maxPrice", search=word) for price in known.prices]
     assert facets["price"] == ({"min": str(min(prices)), "max": str(max(prices))} if prices else None)
 
+    rated = shelf.left(filter_, "minRating", search=word)
+    assert facets["ratings"] == [
+        {
+            "minRating": stars,
+            "count": sum(known.rating >= stars for known in rated),
+            "isSelected": filter_.get("minRating") == stars,
+        }
+        for stars in (4, 3, 2, 1)
+    ]
+
     wanted = filter_.get("attributes", ())
     pairs = attribute_counts(shelf.left(filter_, "attributes", search=word), wanted)
     received = {
@@ -175,6 +193,61 @@ async def test_facets_count_products_per_further_value(shelf: Shelf, filter_: di
     assert received == {
         pair: (count, any(pair[0] == one["name"] and pair[1] in one["values"] for one in wanted)) for pair, count in pairs.items()
     }
+
+
+@pytest.mark.parametrize("search", [None, "Shirt"])
+@pytest.mark.parametrize(
+    "filter_", [{}, {"tags": ["sale"], "minPrice": "5.00", "maxPrice": "10.00"}, {"attributes": [RED]}], ids=str
+)
+async def test_price_buckets_cover_all_prices_and_count_as_filters_do(
+    shelf: Shelf, filter_: dict[str, Any], search: str | None
+) -> None:
+    facets = (await shelf.facets(filter=filter_, search=search))["facets"]
+    buckets = facets["priceBuckets"]
+    limits = [bucket["max"] for bucket in buckets[:-1]]
+    assert 2 <= len(buckets) <= 5 and [Decimal(limit) for limit in limits] == sorted({Decimal(limit) for limit in limits})
+    assert [(bucket["min"], bucket["max"]) for bucket in buckets] == [*zip([None, *limits], [*limits, None], strict=True)]
+    # Each limit divides the prices, and is round.
+    assert Decimal(facets["price"]["min"]) < Decimal(limits[0]) <= Decimal(limits[-1]) <= Decimal(facets["price"]["max"])
+    assert all(len(Decimal(limit).normalize().as_tuple().digits) == 1 for limit in limits)
+    for bucket in buckets:
+        chosen = {"minPrice": bucket["min"], "maxPrice": bucket["max"]}
+        found = await shelf.facets(filter=filter_ | chosen, search=search)
+        assert found["totalCount"] == bucket["count"] and bucket["currency"] == "USD"
+        # They stay as they are when one is chosen.
+        again = found["facets"]["priceBuckets"]
+        assert again == [{**one, "isSelected": one["min"] == bucket["min"] and one["max"] == bucket["max"]} for one in buckets]
+
+
+@pytest.mark.parametrize(
+    ("prices", "first", "limits"),
+    [
+        (["10.00"] * 5, 5, None),
+        (["0.00", "0.00"], 5, None),
+        (["0.00", "7.49"], 5, ["7.00"]),
+        (["92.00", "98.00", "104.00", "107.00"], 4, ["98.00", "104.00"]),
+        (["4.00", "12.00", "18.00", "1900.00"], 4, ["10.00", "20.00"]),
+        ([f"{number}.00" for number in range(1, 101)], 10, [f"{number}0.00" for number in range(1, 10)]),
+        ([f"{number}.00" for number in range(1, 101)], 2, ["50.00"]),
+    ],
+)
+async def test_limits_of_price_buckets_are_round(
+    shopper: Client, prices: list[str], first: int, limits: list[str] | None
+) -> None:
+    store = await make_store(shopper.database)
+    for price in prices:
+        await make_product(shopper.database, store, price=price)
+    query = "query($c: ID!, $n: Int!) { products(configId: $c) { facets { priceBuckets(first: $n) { max count } } } }"
+    buckets = (await shopper.ask(query, c=store, n=first))["products"]["facets"]["priceBuckets"]
+    assert [bucket["max"] for bucket in buckets] == ([] if limits is None else [*limits, None])
+    assert not buckets or sum(bucket["count"] for bucket in buckets) >= len(prices)
+
+
+async def test_number_of_price_buckets_is_checked(shelf: Shelf) -> None:
+    query = "query($c: ID!, $n: Int!) { products(configId: $c) { facets { priceBuckets(first: $n) { count } } } }"
+    for number in (1, 11):
+        answer = (await shelf.client.post(query, c=shelf.store, n=number)).json()
+        assert "must be between 2 and 10" in answer["errors"][0]["message"]
 
 
 async def test_attribute_values_are_grouped_most_frequent_first(shelf: Shelf) -> None:
@@ -206,8 +279,8 @@ async def test_categories_belong_to_their_store(shopper: Client) -> None:
         store = await make_store(shopper.database)
         for category in categories:
             await make_product(shopper.database, store, category=category)
-    found = (await shopper.ask("{ configs(first: 3) { nodes { categories { value count } } } }"))["configs"]["nodes"]
-    assert [[(value["value"], value["count"]) for value in store["categories"]] for store in found] == [
+    found = (await shopper.ask("{ configs(first: 3) { nodes { categories { path productCount } } } }"))["configs"]["nodes"]
+    assert [[(one["path"], one["productCount"]) for one in store["categories"]] for store in found] == [
         [("B", 2), ("A", 1)],
         [("A", 1)],
         [],
@@ -237,4 +310,5 @@ async def test_each_selected_facet_takes_one_statement(shelf: Shelf) -> None:
     assert await cost("totalCount") == bare
     assert await cost("facets { tags { value count } }") == bare + 1
     assert await cost("facets { tags { value } price { min } categories { count } }") == bare + 3
+    assert await cost("facets { ratings { count } priceBuckets { count } }") == bare + 2
     assert await cost("totalCount @skip(if: true) facets @include(if: false) { tags { value } }") == bare

@@ -15,8 +15,20 @@ from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY
 
 TYPES = schema._schema.type_map
 # The fields of inputs that are not fields of the row.
-OTHERS = {"clientMutationId", "idempotencyKey", "id", "expectedVersion", "configId", "productId", "options", "variants"}
-FIELDS = {"Product": PRODUCT_FIELDS, "Variant": VARIANT_FIELDS}
+OTHERS = {
+    "clientMutationId",
+    "idempotencyKey",
+    "id",
+    "expectedVersion",
+    "onConflict",
+    "configId",
+    "productId",
+    "options",
+    "variants",
+}
+# Written by imports alone, and shown by the images.
+IMPORTED = {"image_alts"}
+FIELDS = {"Product": [field for field in PRODUCT_FIELDS if field.name not in IMPORTED], "Variant": VARIANT_FIELDS}
 # Inputs of products have some fields of variants, for variants that are all alike.
 SETTABLE_FIELDS = [field for field in VARIANT_FIELDS if field.name in SETTABLE_COLUMNS]
 CREATION = [("CreateProductInput", "Product"), ("CreateVariantInput", "Variant"), ("ProductVariantInput", "Variant")]

@@ -18,7 +18,7 @@ from tests.factories import count_statements, make_product, make_store
 SEARCH = """
 query Search($c: ID!, $q: String!, $first: Int = 50, $after: String, $filter: ProductFilterInput) {
   products(configId: $c, search: $q, first: $first, after: $after, filter: $filter) {
-    nodes { title } correctedSearch totalCount pageInfo { hasNextPage endCursor }
+    nodes { title } correctedSearch didYouMean totalCount pageInfo { hasNextPage endCursor }
     facets { categories { value count } }
   }
 }
@@ -104,7 +104,7 @@ async def test_last_word_matches_by_prefix(shopper: Client, shoes: str, beginnin
 
 async def test_only_last_word_matches_by_prefix(shopper: Client, shoes: str) -> None:
     found = await search(shopper, shoes, 'runni "shoes"')
-    assert found["correctedSearch"] == 'running "shoes"'
+    assert (found["nodes"], found["didYouMean"]) == ([], 'running "shoes"')
 
 
 @pytest.mark.parametrize("word", ["cafe", "café", "CAFÉ", "caf", "cafe\u0301"])
@@ -164,7 +164,8 @@ async def lamps(shopper: Client, lamp_titles: tuple[str, ...]) -> str:
         ("COPER", "copper"),
         ("spooon", "spoon"),
         ("lantarnn", "lantern"),
-        ("copper lanx", "copper lantern"),
+        ("copper lanxe", "copper lantern"),
+        ("LAMTERN", "lantern"),
         ('"wooden" lanxern', '"wooden" lantern'),
         ("lanxern -wooden", "lantern -wooden"),
     ],
@@ -195,12 +196,12 @@ async def test_correct_word_stays_beside_misspelt_one(shopper: Client) -> None:
 
 
 async def test_prefix_stays_beside_misspelt_word(shopper: Client) -> None:
-    store = await store_with(shopper, "Blue Sweater", "She", "Swim")
+    store = await store_with(shopper, "Blue Sweater", "Blue Hat", "She", "Swim")
     assert (await search(shopper, store, "bleu swe"))["correctedSearch"] == "blue swe"
 
 
 async def test_stop_words_are_not_corrected(shopper: Client) -> None:
-    store = await store_with(shopper, "Lantern", "Tee")
+    store = await store_with(shopper, "Lantern", "Lantern", "Tee")
     assert (await search(shopper, store, "the lanxern"))["correctedSearch"] == "the lantern"
 
 
@@ -241,11 +242,11 @@ async def test_two_pages_of_one_search_count_separately(shopper: Client) -> None
 
 async def test_each_store_corrects_by_own_vocabulary(shopper: Client) -> None:
     for title in ("Lantern", "Lectern", "Nothing"):
-        await store_with(shopper, title)
+        await store_with(shopper, title, title)
     query = '{ configs(first: 3) { nodes { products(search: "lentern") { nodes { title } correctedSearch } } } }'
     found = [store["products"] for store in (await shopper.ask(query))["configs"]["nodes"]]
     assert [part["correctedSearch"] for part in found] == [None, "lectern", "lantern"]
-    assert [[node["title"] for node in part["nodes"]] for part in found] == [[], ["Lectern"], ["Lantern"]]
+    assert [[node["title"] for node in part["nodes"]] for part in found] == [[], ["Lectern"] * 2, ["Lantern"] * 2]
 
 
 async def test_more_stores_than_cached_are_corrected(shopper: Client) -> None:
@@ -280,7 +281,8 @@ async def test_suggestions_are_distinct_most_popular_first(shopper: Client) -> N
 
     assert await suggest("la") == ["Large Lamp", "Lantern", "Ladder"]
     assert await suggest("la", n=1) == ["Large Lamp"]
-    assert await suggest("lanx") == ["Lantern"]
+    assert await suggest("lanxe") == ["Lantern"]
+    assert await suggest("lanx") == []
     assert await suggest("lamp lar") == ["Large Lamp"]
     assert await suggest("lass") != ["Lasso"]
     assert await suggest("") == []
@@ -306,30 +308,28 @@ async def test_folding_is_equal_in_python_and_sql(shopper: Client) -> None:
 
 
 def words_of(*words: str) -> StoreWords:
-    return StoreWords(dict.fromkeys(words, 1), set(words), sorted(words))
+    return StoreWords(dict.fromkeys(words, 2), sorted(words))
 
 
 def test_allowance_ends_corrections_of_one_operation() -> None:
     known = words_of("lantern", "wooden", *(f"w{n:05}" for n in range(998)))
-    search_, stems = parse_search("lanxern woxden zzz"), {"lanxern": "lanxern", "woxden": "woxden", "zzz": "zzz"}
-    corrected = correct_search(search_, stems, known, CorrectionBudget())
-    assert corrected is not None and corrected.text == "lantern wooden zzz"
+    search_ = parse_search("lanxern woxden zzz")
+    corrected = correct_search(search_, set(), known, CorrectionBudget())
+    assert corrected is not None and corrected.search.text == "lantern wooden zzz"
     few = CorrectionBudget(1_500)
-    corrected = correct_search(search_, stems, known, few)
-    assert corrected is not None and corrected.text == "lantern woxden zzz"
-    assert not few.spend_search()
-    assert correct_search(search_, stems, known, few) is None
+    corrected = correct_search(search_, set(), known, few)
+    assert corrected is not None and corrected.search.text == "lantern woxden zzz"
+    assert not few.spend_search(search_)
+    assert correct_search(search_, set(), known, few) is None
 
 
 def test_corrected_search_stays_within_limits() -> None:
     typed = " ".join(["lanx"] * 31 + ["x" * 45])
-    assert (
-        correct_search(parse_search(typed), {"lanx": "lanx", "x" * 45: "x"}, words_of("lanterns" * 4), CorrectionBudget()) is None
-    )
+    assert correct_search(parse_search(typed), set(), words_of("lanterns" * 4), CorrectionBudget()) is None
 
 
 async def test_operation_shares_one_allowance(shopper: Client) -> None:
-    store = await store_with(shopper, "Lantern")
+    store = await store_with(shopper, "Lantern", "Lantern")
     # Searches of one text would be one search.
     searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_CORRECTED_SEARCHES + 3)}
     declared = ", ".join(f"${name}: String!" for name in searches)
@@ -339,4 +339,4 @@ async def test_operation_shares_one_allowance(shopper: Client) -> None:
     corrected = [one["correctedSearch"] for one in found.values()]
     assert sorted(corrected, key=str) == [None] * 3 + ["lantern"] * MAX_CORRECTED_SEARCHES
     # What is beyond the allowance is not looked for at all.
-    assert sum("unnest" in sql and "ts_lexize" in sql for sql in statements) == MAX_CORRECTED_SEARCHES
+    assert sum("AS typed" in sql for sql in statements) == MAX_CORRECTED_SEARCHES

@@ -41,10 +41,12 @@ SUMMARY = (
 LOGGED_NAMES = {"price": "price", "compare_at_price": "compareAtPrice", "inventory": "inventory"}
 
 
-async def load_rows(database: Database, table: str) -> list[Row]:
+async def load_rows(database: Database, table: str, store: str) -> list[Row]:
     async with database.transaction() as connection:
         cursor = connection.raw.cursor(row_factory=dict_row)
-        return await (await cursor.execute(f"SELECT * FROM {table} ORDER BY id".encode())).fetchall()
+        return await (
+            await cursor.execute(f"SELECT * FROM {table} WHERE config_id = %s ORDER BY id".encode(), [store])
+        ).fetchall()
 
 
 def summarize(product: Row, variants: Sequence[Row]) -> Row:
@@ -76,10 +78,10 @@ def summarize(product: Row, variants: Sequence[Row]) -> Row:
     }
 
 
-async def load_checked_products(database: Database) -> dict[str, Row]:
-    """All products by id, with their variants as "variants". Fails if a summary is wrong."""
-    products = {str(row["id"]): {**row, "variants": []} for row in await load_rows(database, "products")}
-    for variant in await load_rows(database, "product_variants"):
+async def load_checked_products(database: Database, store: str) -> dict[str, Row]:
+    """The products of a store by id, with their variants as "variants". Fails if a summary is wrong."""
+    products = {str(row["id"]): {**row, "variants": []} for row in await load_rows(database, "products", store)}
+    for variant in await load_rows(database, "product_variants", store):
         products[str(variant["product_id"])]["variants"].append(variant)
     for product in products.values():
         assert product["variants"], product["handle"]
@@ -100,8 +102,7 @@ class Walk:
 
     async def load_products(self) -> dict[str, Row]:
         """The products of the store by id. Fails if a summary is wrong."""
-        products = await load_checked_products(self.owner.database)
-        return {id_: product for id_, product in products.items() if str(product["config_id"]) == self.store}
+        return await load_checked_products(self.owner.database, self.store)
 
     def pick_prices(self) -> Row:
         """A price, maybe with a compare-at price, which is sometimes too low."""
@@ -255,7 +256,7 @@ async def test_concurrent_writes_to_variants_are_all_summarized(shopper: Client,
     }
     given = [one for some in writes.values() for one in some] if write == "all" else writes[write]
     assert all(await asyncio.gather(*(walk.mutate(document, **fields) for document, fields in given)))
-    stored = (await load_checked_products(shopper.database))[product]
+    stored = (await load_checked_products(shopper.database, walk.store))[product]
     expected = {"create": (16, 16, 76), "update": (8, 2, 40), "delete": (6, 6, 30), "adjust": (8, 8, 46), "all": (14, 8, 72)}
     assert (stored["variants_total"], stored["variants_available"], stored["total_inventory"]) == expected[write]
 
@@ -265,7 +266,7 @@ async def test_only_one_of_two_variants_can_be_deleted(shopper: Client) -> None:
     product = await make_product(shopper.database, walk.store)
     variants = [await make_variant(shopper.database, product) for _ in range(2)]
     assert sorted(await asyncio.gather(*(walk.mutate(DELETE_VARIANT, id=id_) for id_ in variants))) == [False, True]
-    assert (await load_checked_products(shopper.database))[product]["variants_total"] == 1
+    assert (await load_checked_products(shopper.database, walk.store))[product]["variants_total"] == 1
 
 
 # ------------------------------------------------------------------------------------------------ lists
@@ -370,7 +371,7 @@ async def test_price_of_product_is_written_to_all_variants(shopper: Client) -> N
         await make_variant(shopper.database, product, price="10", is_available=available)
     changed = await get_payload(walk.owner, UPDATE_PRODUCT, id=product, price="12", compareAtPrice="15")
     assert changed["product"] == {"price": "12.00", "compareAtPrice": "15.00", "inventory": 15, "version": 2}
-    variants = (await load_checked_products(shopper.database))[product]["variants"]
+    variants = (await load_checked_products(shopper.database, walk.store))[product]["variants"]
     assert [(str(row["price"]), str(row["compare_at_price"]), row["version"]) for row in variants] == [("12.00", "15.00", 2)] * 3
     low = await get_payload(walk.owner, UPDATE_PRODUCT, id=product, price="16")
     assert get_errors(low) == [("INVALID_INPUT", "compareAtPrice")]
@@ -404,7 +405,7 @@ async def test_price_of_product_with_different_prices_is_refused(shopper: Client
     assert unchanged["product"] == {**same, "version": 1}
     bulk = await get_payload(walk.owner, BULK, rows=[{"id": product, **same, "title": "New"}])
     assert get_errors(bulk) == [] and bulk["results"][0]["product"] == {"price": "20.00", "inventory": 10, "version": 2}
-    stored = (await load_checked_products(shopper.database))[product]
+    stored = (await load_checked_products(shopper.database, walk.store))[product]
     assert [(str(row["price"]), row["version"]) for row in stored["variants"]] == [("20.00", 1), ("25.00", 1)]
 
 
@@ -419,7 +420,7 @@ async def test_bulk_update_refuses_only_rows_with_different_prices(shopper: Clie
     some = await get_payload(walk.owner, BULK, rows=rows, errorPolicy="VALID_ROWS")
     assert get_errors(some) == [("INVALID_STATE", "rows.0.price")]
     assert [row["product"] and row["product"]["price"] for row in some["results"]] == [None, "9.00", "9.00"]
-    stored = await load_checked_products(shopper.database)
+    stored = await load_checked_products(shopper.database, walk.store)
     assert [stored[id_]["title"] == "New" for id_ in (different, same, simple)] == [False, True, True]
     given = [{"id": same, "price": "8", "compareAtPrice": "20"}, {"id": simple, "price": "7"}]
     changed = (await get_payload(walk.owner, PRICES, prices=given))["products"]
@@ -433,7 +434,7 @@ async def test_stock_of_product_is_that_of_its_only_variant(shopper: Client) -> 
     for given, expected in ((7, 7), (None, None), (0, 0)):
         changed = await get_payload(walk.owner, UPDATE_PRODUCT, id=product, inventory=given)
         assert get_errors(changed) == [] and changed["product"]["inventory"] == expected
-        stored = (await load_checked_products(shopper.database))[product]
+        stored = (await load_checked_products(shopper.database, walk.store))[product]
         assert [row["inventory"] for row in stored["variants"]] == [expected]
     refused = await get_payload(walk.owner, UPDATE_PRODUCT, id=product, inventory=-1)
     assert get_errors(refused) == [("INVALID_INPUT", "inventory")]

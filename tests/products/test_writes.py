@@ -48,6 +48,23 @@ async def test_product_is_created_with_variants(owner: Client) -> None:
     assert [c["clientMutationId"] for c in page["changes"]] == ["a1", "a1"]
 
 
+async def test_handles_of_equal_titles_are_numbered(owner: Client) -> None:
+    store, handles = await own_store(owner), list[str]()
+    for _ in range(11):
+        made = (await owner.ask(CREATE, input={"configId": store, "title": "Mug", "price": "1"}))["createProduct"]["product"]
+        handles.append(made["handle"])
+    assert handles == ["mug", *(f"mug-{n}" for n in range(2, 12))]
+    async with owner.database.transaction() as connection:
+        gaps = ["mug", "mug-3", "mug-8"]
+        await connection.raw.execute("DELETE FROM products WHERE config_id = %s AND handle = ANY(%s)", [store, gaps])
+    for _ in range(4):
+        payload = (await owner.ask(CREATE, input={"configId": store, "title": "Mug", "price": "1"}))["createProduct"]
+        assert payload["userErrors"] == []
+        handles.append(payload["product"]["handle"])
+    # After the deletion each is free, whichever of the gaps are found.
+    assert handles[11] == "mug" and len({*handles[11:]}) == 4 and not {*handles[11:]} & ({*handles[:11]} - {*gaps})
+
+
 async def test_deletion_returns_store_with_new_count(owner: Client) -> None:
     store = await own_store(owner)
     gone, _ = [await make_product(owner.database, store) for _ in range(2)]
@@ -229,8 +246,9 @@ async def test_bulk_update_takes_constant_statements(owner: Client) -> None:
                 answer = await owner.ask(BULK, input={"rows": [{"id": id_, **fields} for id_ in changed]})
             assert answer["bulkUpdateProducts"]["userErrors"] == []
             costs.append(len(seen))
-    # Prices are also compared with those of the variants, and written to them.
-    assert costs == [4, 4, 6, 6]
+    # The stores of new ids are looked up once. Search documents need the codes of variants. Prices are also compared with those
+    # of the variants, and written to them.
+    assert costs == [6, 6, 6, 6]
 
 
 async def test_stale_bulk_rows_take_constant_statements(owner: Client) -> None:
@@ -285,8 +303,9 @@ async def test_first_of_two_rows_gets_handle(owner: Client) -> None:
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("ALREADY_EXISTS", ["rows", "1", "handle"])]
     handles = [r["product"] and r["product"]["handle"] for r in answer["results"]]
     assert handles[:3] == ["wanted", None, "wanted"] and answer["results"][3]["product"]["price"] == "2.00"
-    # The sign-in, the rows, the prices of variants, the handles, two updates, and the logs of two stores.
-    assert len(seen) == 8
+    # The sign-in, the stores of the ids, the prices of variants and their update; for each of two stores the rows, the handles,
+    # the update, the former handles and the log.
+    assert len(seen) == 4 + 2 * 5
 
 
 async def test_unchanged_handle_does_not_conflict(owner: Client) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.client import Client
-from tests.factories import count_statements, make_product, make_review, make_store, make_user
+from tests.factories import count_reviews, count_statements, make_product, make_review, make_store, make_user
 
 # Pages with edges are read as rows, those without as JSON documents.
 PAGE = """totalCount nodes { id } edges { cursor node { id rating } }
@@ -35,6 +35,7 @@ async def make_reviewed_product(client: Client, store: str, **values: Any) -> st
     product = await make_product(client.database, store, **values)
     async with client.database.transaction() as connection:
         await connection.raw.execute(INSERT.encode(), [product])
+    await count_reviews(client.database, store)
     return product
 
 

@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.client import Client, token_of
-from tests.feed.redis import free_port
+from tests.ports import free_port
 from tests.serving.raw_http import exchange
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")

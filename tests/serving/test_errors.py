@@ -8,6 +8,7 @@ from graphql.execution import get_variable_values
 
 from storefront.schema import schema
 from storefront.serving.errors import format_errors
+from tests.client import Client
 
 SECRET = "shpat_0123456789"
 INPUT = "UpdateProductInput!"
@@ -62,3 +63,13 @@ def test_invalid_variable_is_not_quoted(kind: str, value: Any, received: str) ->
     (error,) = format_errors(errors, "a request")
     assert error["message"] == f"Variable '$input' has invalid value{received}"
     assert error["extensions"] == {"code": "BAD_USER_INPUT", "requestId": "a request"}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"query": "{ __typename }", "operationName": "a" * 100_000}, {"query": "a" * 90_000}, {"query": f"{{ {'a' * 90_000} }}"}],
+)
+async def test_messages_do_not_repeat_long_names(shopper: Client, request_: Any) -> None:
+    answer = await shopper.http.post("/graphql", json=request_)
+    assert answer.json()["errors"][0]["message"]
+    assert len(answer.content) < 2_000

@@ -174,6 +174,34 @@ async def test_chunk_extensions_and_trailers_are_bounded(shopper: Client, endles
     assert answer.status == 400 and b"at most 65,536 bytes" in answer.body
 
 
+def split_into_chunks(body: bytes, size: int) -> bytes:
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+def padded(length: int) -> bytes:
+    """A request whose body has so many bytes, each of which is needed to parse it."""
+    start, end = b'{"query":"{ __typename }","extensions":{"x":"', b'"}}'
+    return start + b"0123456789" * ((length - len(start) - len(end)) // 10) + end
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "status"),
+    # A body of so many chunks of one byte, or of any number of chunks of 48, is read; chunks of one byte without end are not.
+    [(1, 12_000, 200), (48, 1_400_000, 200), (65_536, 1_400_000, 200), (1, 40_000, 400), (7, 1_400_000, 400)],
+)
+async def test_coding_of_chunks_is_bounded_by_their_content(shopper: Client, size: int, length: int, status: int) -> None:
+    body = padded(length)
+    answers = await exchange(
+        port_of(shopper), POST + b"transfer-encoding: chunked\r\n\r\n" + split_into_chunks(body, size) + LAST
+    )
+    assert [answer.status for answer in answers] == ([200, 200] if status == 200 else [400])
+    if status == 200:
+        assert json.loads(answers[0].body) == {"data": {"__typename": "Query"}}
+    else:
+        assert b"larger chunks" in answers[0].body and b"\r\nconnection: close\r\n" in answers[0].head
+
+
 async def test_malformed_request_waits_for_earlier_responses(shopper: Client) -> None:
     slow = POST + sized(b'{"query":"{ __typename }"}')
     answers = await exchange(port_of(shopper), slow + slow + b"nonsense\r\n\r\n" + SMUGGLED)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlencode
 
 import httpx
 import psycopg
@@ -279,6 +280,72 @@ def test_headers_of_earlier_versions_are_removed(browser: GraphiQL, url: str) ->
     stored = browser.run(LOCAL)
     assert "secret.token" not in stored
     assert "theirs" in stored and "{ hello }" in stored
+
+
+OWNER = Example("3", "query Mine { hello }", "", '{"Authorization": "Bearer "}')
+NEED = "document.getElementById('need').textContent"
+
+
+def give_token(browser: GraphiQL, token: str) -> None:
+    browser.run("document.getElementById('token').focus(), document.getElementById('token').select()")
+    browser.call("Input.insertText", text=token)
+
+
+def test_token_is_sent_by_all_tabs_and_stored_for_the_browser_tab_only(
+    browser: GraphiQL, url: str, examples: list[Example]
+) -> None:
+    examples[:] = [OWNER, Example("4", "subscription Count { count(to: 2) }"), EXAMPLES[0]]
+    browser.open(url)
+    give_token(browser, " Bearer eyJ.secret.token ")
+    browser.execute("Mine")
+    assert json.loads(browser.answer("hello")) == {"data": {"hello": f"hello you, {SECRET}"}}
+    browser.choose_tab(1)
+    browser.execute("Count")
+    assert json.loads(browser.answer("2 for")) == {"data": {"count": f"2 for {SECRET}"}}
+    # Credentials of the tab's own headers come first.
+    browser.choose_tab(2)
+    browser.execute("Hello")
+    assert "Bearer x" in browser.answer("hello")
+    # A reload still has it; a browser tab that is opened later does not.
+    browser.open(url + "?")
+    browser.choose_tab(0)
+    browser.execute("Mine")
+    browser.answer(SECRET)
+    assert "secret.token" in browser.run(SESSION)
+    assert "secret.token" not in browser.run(LOCAL)
+    leave(browser, url)
+    browser.run("sessionStorage.clear()")
+    browser.open(url)
+    assert browser.run("document.getElementById('token').value") == ""
+    browser.choose_tab(0)
+    browser.execute("Mine")
+    browser.answer("stranger")
+
+
+def test_tab_that_needs_a_token_says_so_until_there_is_one(browser: GraphiQL, url: str, examples: list[Example]) -> None:
+    examples[:] = [Example("1", QUERY, '{"name": "Ada"}'), OWNER]
+    browser.open(url)
+    assert browser.run(NEED) == ""
+    browser.choose_tab(1)
+    browser.wait(f'{NEED} === "This tab needs a token of the store\'s owner."')
+    give_token(browser, "secret")
+    browser.wait(f"{NEED} === ''")
+    give_token(browser, " ")
+    browser.wait(f"{NEED} !== ''")
+    browser.choose_tab(0)
+    browser.wait(f"{NEED} === ''")
+    browser.type_query("mutation Write { __typename }")
+    browser.wait(f"{NEED} === 'Most mutations need a token.'")
+
+
+def test_link_with_a_query_opens_it_in_one_tab(browser: GraphiQL, url: str) -> None:
+    link = url + "?" + urlencode({"query": QUERY, "variables": '{"name": "Grace"}'})
+    for _ in range(2):
+        browser.open(link)
+        assert browser.tabs() == ["Hello", "Count", "Hello"]
+        assert browser.run(f"{browser.editor('.graphiql-query-editor')}.getValue()") == QUERY
+    browser.execute("Hello")
+    assert json.loads(browser.answer("Grace")) == {"data": {"hello": "hello Grace, stranger"}}
 
 
 def test_page_without_examples_still_opens(browser: GraphiQL, url: str, examples: list[Example]) -> None:

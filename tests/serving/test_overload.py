@@ -189,7 +189,8 @@ async def test_double_load_is_shed_and_leaves_nothing_behind(
 ) -> None:
     async with Database(empty_url) as database:
         await seed(database, products=2_000, events=0)
-    with running(empty_url, tmp_path) as server:
+    # The default: changes of one product wait for each other, and no longer than for an answer.
+    with running(empty_url, tmp_path, POOL_TIMEOUT="5") as server:
         requests, port, short = requests_of(empty_url), server.port, min(5.0, seconds / 4)
         await sustainable(port, requests, short)
         rate = await sustainable(port, requests, short)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -10,10 +11,11 @@ import orjson
 import pytest
 
 from storefront.core.ids import uuid7
+from storefront.serving.server.http_protocol import SINGLETON_HEADERS
 from tests.client import Client, token_of
 from tests.conftest import serving
-from tests.factories import make_store
-from tests.serving.raw_http import LAST, exchange
+from tests.factories import count_statements, make_store
+from tests.serving.raw_http import HANDSHAKE, LAST, exchange
 
 NAME = "{ __typename }"
 
@@ -22,6 +24,52 @@ def port_of(client: Client) -> int:
     port = client.http.base_url.port
     assert port is not None
     return port
+
+
+# ---------------------------------------------------------------------------------------------- singletons
+
+
+def build_head(start: bytes, name: str, values: Sequence[str]) -> bytes:
+    """A head with one header in several lines."""
+    lines = [f"{name}: {value}".encode() for value in values]
+    defaults = [] if name == "content-type" else [b"content-type: application/json"]
+    return b"\r\n".join([start, b"host: x", *defaults, *lines, b""])
+
+
+@pytest.mark.parametrize("name", sorted(name.decode() for name in SINGLETON_HEADERS - {b"authorization"}))
+async def test_singleton_header_in_two_lines_is_refused(shopper: Client, name: str) -> None:
+    head = build_head(b"POST /graphql HTTP/1.1", name, ["a", "b"]) + b"content-length: 26\r\n\r\n"
+    (answer,) = await exchange(port_of(shopper), head + b'{"query":"{ __typename }"}' + LAST)
+    assert answer.status == 400 and name in answer.body.decode().lower()
+
+
+@pytest.mark.parametrize("values", [["", "{}"], ["{}", ""], ["{}", "{}"], ["Bearer x", "{}"], ["{}", "Basic x"]])
+async def test_two_authorization_lines_are_refused(shopper: Client, values: list[str]) -> None:
+    lines = [value.format(f"Bearer {token_of('twice')}") for value in values]
+    head = build_head(b"GET /graphql?query=%7Bme%7Bid%7D%7D HTTP/1.1", "authorization", lines) + b"\r\n"
+    handshake = HANDSHAKE + b"".join(f"authorization: {line}\r\n".encode() for line in lines) + b"\r\n"
+    for request in (head, handshake):
+        (answer,) = await exchange(port_of(shopper), request)
+        assert (answer.status, answer.body) == (400, b"Send one Authorization header, not 2.")
+
+
+@pytest.mark.parametrize("lines", [b"content-length: 2\r\ncontent-length: 2\r\n", b"content-length: 2\r\ncontent-length: 3\r\n"])
+async def test_two_content_lengths_are_refused(shopper: Client, lines: bytes) -> None:
+    (answer,) = await exchange(port_of(shopper), b"POST /graphql HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\n{}" + LAST)
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize("name", ["x-forwarded-for", "accept-language", "cache-control", "if-none-match", "via", "x-custom"])
+async def test_other_headers_may_have_several_lines(shopper: Client, name: str) -> None:
+    head = build_head(b"GET /graphql?query=%7B__typename%7D HTTP/1.1", name, ["a", "b"]) + b"\r\n"
+    answer, _ = await exchange(port_of(shopper), head + LAST)
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("name", ["query", "variables", "operationName", "extensions", "documentId", "id"])
+async def test_repeated_url_parameter_is_refused(shopper: Client, name: str) -> None:
+    answer = await shopper.http.get("/graphql", params=[("query", NAME), (name, "{}"), (name, "{}"), ("utm", "a"), ("utm", "b")])
+    assert answer.status_code == 400 and f"the parameter {name} once" in answer.json()["errors"][0]["message"]
 
 
 # --------------------------------------------------------------------------------------------------- lists
@@ -124,12 +172,10 @@ async def test_authorization_without_token_is_refused(shopper: Client, value: st
 async def test_head_of_a_stream_has_no_body(client: Client, accept: str) -> None:
     store = await make_store(client.database)
     for document in (f'subscription {{ productFeed(configId: "{store}") {{ __typename }} }}', "{ configs { totalCount } }"):
-        statements: list[str] = []
-        client.database.observers.append(statements.append)
         target = b"/graphql?" + urlencode({"query": document}).encode()
         head = b"HEAD " + target + b" HTTP/1.1\r\nhost: x\r\naccept: " + accept.encode() + b"\r\n\r\n"
-        answers = await exchange(port_of(client), head * 3 + LAST)
-        client.database.observers.remove(statements.append)
+        with count_statements(client.database) as statements:
+            answers = await exchange(port_of(client), head * 3 + LAST)
         assert [answer.status for answer in answers] == [200] * 4
         assert all(f"content-type: {accept.partition(';')[0]}".encode() in answer.head for answer in answers[:3])
         assert not any(b"content-length" in answer.head for answer in answers[:3])

@@ -55,6 +55,15 @@ async def test_socket_whose_token_cannot_be_checked_may_try_again(empty_url: str
             assert json.loads(await opened.recv())["type"] == "connection_ack"
 
 
+async def test_token_is_checked_within_the_timeout_of_a_request(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, pool_size=1, request_timeout=0.3) as shop:
+        owner = shop.signed_in(await make_user(shop.database))
+        async with occupied(shop.database, 1):
+            refused = await owner.post("{ me { id } }")
+        assert (refused.status_code, refused.json()["errors"][0]["extensions"]["code"]) == (504, "TIMEOUT")
+        assert (await owner.ask("{ me { id } }"))["me"]
+
+
 async def test_beacon_is_sent_again(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, pool_size=1, pool_timeout=0.3) as shop:
         store = await make_store(shop.database)
@@ -133,12 +142,14 @@ async def test_slow_event_is_sent_when_the_database_answers(empty_url: str, tmp_
         store = await make_store(shop.database, user_id=user)
         product = await make_product(shop.database, store)
         async with listening(shop, store, FEED) as listener:
+            await owner.ask(UPDATE, i={"id": product, "title": "First"})
+            await listener.message()
             with psycopg.connect(empty_url) as operator:
                 operator.execute("LOCK TABLE reviews IN ACCESS EXCLUSIVE MODE")
                 await owner.ask(UPDATE, i={"id": product, "title": "Slow"})
                 assert await is_silent(listener, 1)
             message = await listener.message()
-            assert "errors" not in message["payload"] and message["payload"]["data"]["productFeed"]["position"] == "1"
+            assert "errors" not in message["payload"] and message["payload"]["data"]["productFeed"]["position"] == "2"
 
 
 async def is_silent(listener: Listener, seconds: float) -> bool:

@@ -104,7 +104,8 @@ async def test_concurrent_review_sees_name_change(shopper: Client) -> None:
     async with database.transaction() as connection:
         await connection.raw.execute("SELECT FROM products WHERE id = %s FOR UPDATE", [product])
         await connection.raw.execute(
-            "INSERT INTO reviews (id, product_id, user_id, rating) VALUES (gen_random_uuid(), %s, %s, 5)", [product, user]
+            "INSERT INTO reviews (config_id, id, product_id, user_id, rating) VALUES (%s, gen_random_uuid(), %s, %s, 5)",
+            [store, product, user],
         )
         renaming = asyncio.create_task(mutate(ada, name="Ada"))
         await asyncio.sleep(0.3)

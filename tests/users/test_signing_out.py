@@ -1,9 +1,7 @@
 """Signing out everywhere: revokes older credentials and ends open streams and sockets in every process."""
 
 import asyncio
-import os
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -20,6 +18,7 @@ from tests.conftest import serving
 from tests.core.auth.test_authjs import V5
 from tests.core.auth.test_authjs import encrypt_session as encrypted
 from tests.factories import count_statements, make_store, make_user
+from tests.feed.processes import run_to_end
 from tests.feed.test_limits import FEED, address_of, close_code, event_lines, hear, opened, subscribe
 from tests.issuer import AUDIENCE, Issuer, hosting
 from tests.users.test_signing_in import claims, forged
@@ -98,12 +97,14 @@ async def test_sign_out_ends_subscriptions_on_every_server(others: tuple[Client,
         assert (await hear(again))["payload"] == {"data": {"me": {"id": user}}}
 
 
-async def test_operator_sign_out_and_deletion_revoke_credentials(others: tuple[Client, Client], empty_url: str) -> None:
+async def test_operator_sign_out_and_deletion_revoke_credentials(
+    others: tuple[Client, Client], empty_url: str, tmp_path: Path
+) -> None:
     server, _ = others
     user, gone = await make_user(server.database, email="ada@example.com"), await make_user(server.database)
     async with opened(address_of(server), token_of(user)) as one, opened(address_of(server), token_of(gone)) as other:
-        assert await asyncio.to_thread(run, empty_url, "nobody@example.com") == 1
-        assert await asyncio.to_thread(run, empty_url, "ada@example.com") == 0
+        assert await sign_out(tmp_path, empty_url, "nobody@example.com") == 1
+        assert await sign_out(tmp_path, empty_url, "ada@example.com") == 0
         assert await close_code(one) == 4403
         async with server.database.transaction() as connection:
             await connection.raw.execute("DELETE FROM users WHERE id = %s", [gone])
@@ -114,15 +115,14 @@ async def bearing(server: Client, token: str) -> httpx.Response:
     return await server.http.post("/graphql", json={"query": ME}, headers={"authorization": f"Bearer {token}"})
 
 
-def run(url: str, email: str) -> int:
-    return command(url, "sign-out", "--email", email).returncode
+async def run(folder: Path, url: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command with this database."""
+    return await asyncio.to_thread(run_to_end, folder, *words, STOREFRONT_DATABASE_URL=url, STOREFRONT_SECRET=SECRET)
 
 
-def command(url: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    """The output of a CLI command with this database."""
-    storefront = str(Path(sys.executable).with_name("storefront"))
-    environment = os.environ | {"STOREFRONT_DATABASE_URL": url, "STOREFRONT_SECRET": SECRET}
-    return subprocess.run([storefront, *words], env=environment, capture_output=True, text=True, check=False)
+async def sign_out(folder: Path, url: str, email: str) -> int:
+    """The exit code of the operator's command."""
+    return (await run(folder, url, "sign-out", "--email", email)).returncode
 
 
 async def test_open_socket_rejects_operations_after_sign_out(empty_url: str, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ async def test_issuer_tokens_and_sessions_use_their_iat(empty_url: str, tmp_path
                 now = int(time.time())
                 dated = (None, now - 500, now - 5, now + 14)
                 assert [await send(server, issuer, iat) for iat in dated] == [200] * 4
-                assert await asyncio.to_thread(run, empty_url, email) == 0
+                assert await sign_out(tmp_path, empty_url, email) == 0
                 assert [await send(server, issuer, iat) for iat in dated] == [401] * 4
                 # As if it had been long enough ago.
                 await backdate_sign_out(server, email, 60)
@@ -209,11 +209,11 @@ async def test_token_that_outlived_exp_is_signed_out(shopper: Client, user: str)
 async def test_token_command_works_right_after_sign_out(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path) as server:
         user = await make_user(server.database, email="ada@example.com")
-        assert await asyncio.to_thread(run, empty_url, "ada@example.com") == 0
-        printed = await asyncio.to_thread(command, empty_url, "token", "--email", " ADA@Example.com")
+        assert await sign_out(tmp_path, empty_url, "ada@example.com") == 0
+        printed = await run(tmp_path, empty_url, "token", "--email", " ADA@Example.com")
         token = printed.stdout.strip()
         assert (await bearing(server, token)).json()["data"]["me"]["id"] == user
-        assert await asyncio.to_thread(run, empty_url, "ada@example.com") == 0
+        assert await sign_out(tmp_path, empty_url, "ada@example.com") == 0
         assert (await bearing(server, token)).status_code == 401
 
 

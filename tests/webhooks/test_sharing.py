@@ -15,6 +15,7 @@ from psycopg import OperationalError
 from storefront.core.db.database import Database, Row, Statement
 from storefront.core.leases import LeaseLost
 from storefront.feed.log import POSITION_LEAP, advance_positions
+from storefront.models.row_keys import RowKey
 from storefront.webhooks import commands, dispatcher
 from storefront.webhooks.queue import DeliveryQueue, RetryPolicy
 from storefront.webhooks.sending import MAX_RETRY_SECONDS, compute_retry_delay
@@ -73,13 +74,13 @@ async def test_expired_lease_is_taken_over(database: Database) -> None:
         lost, next_ = DeliveryQueue(database, RetryPolicy()), DeliveryQueue(database, RetryPolicy())
         assert [row.id for row in await lost.claim_webhooks(5, 0.5)] == [hook]
         assert await next_.claim_webhooks(5, 0.5) == []
-        [claimed] = await lost.load_due(hook, [], 4)
+        [claimed] = await lost.load_due(RowKey(store, hook), [], 4)
         async with running_dispatchers(make_dispatcher(database)):
             await receiver.wait(1)
         # The lease was lost: nothing that this worker still writes counts.
         with pytest.raises(LeaseLost):
-            await lost.extend_lease(hook, 10)
-        assert await lost.load_due(hook, [], 4) == []
+            await lost.extend_lease(RowKey(store, hook), 10)
+        assert await lost.load_due(RowKey(store, hook), [], 4) == []
         assert not await lost.enqueue(claimed, 1, [])
     assert receiver.positions == [1]
 
@@ -112,7 +113,7 @@ async def test_shutdown_releases_leases(database: Database, monkeypatch: pytest.
         # The in-flight message was cancelled, and is due for the next worker.
         next_ = DeliveryQueue(database, RetryPolicy())
         assert [row.id for row in await next_.claim_webhooks(5, 10)] == [hook]
-        assert [row.position for row in await next_.load_due(hook, [], 4)] == [1]
+        assert [row.position for row in await next_.load_due(RowKey(store, hook), [], 4)] == [1]
 
 
 async def test_concurrent_mutations_keep_lanes_serial_and_complete(database: Database, empty_url: str) -> None:

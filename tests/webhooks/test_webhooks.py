@@ -173,7 +173,7 @@ async def test_webhooks_per_store_are_limited(owned: tuple[Client, str]) -> None
 async def test_deliveries_are_paginated(owned: tuple[Client, str], number: int) -> None:
     owner, store = owned
     hook = await create_webhook(owner, store, URL)
-    about = {"webhook_id": hook["id"], "type": "product.updated", "lane": store}
+    about = {"config_id": store, "webhook_id": hook["id"], "type": "product.updated", "lane": store}
     states = ["delivered" if n % 2 else "pending" for n in range(number)]
     for n, state in enumerate(states):
         await insert(owner.database, "webhook_deliveries", **about, position=n, state=state)
@@ -196,7 +196,8 @@ async def test_deliveries_are_paginated(owned: tuple[Client, str], number: int) 
 async def test_sweep_deletes_finished_deliveries_only(owned: tuple[Client, str]) -> None:
     owner, store = owned
     hook = await create_webhook(owner, store, URL)
-    about = {"webhook_id": hook["id"], "type": "product.updated", "lane": store, "created_at": "2026-01-01T00:00:00Z"}
+    about = {"config_id": store, "webhook_id": hook["id"], "type": "product.updated", "lane": store}
+    about |= {"created_at": "2026-01-01T00:00:00Z"}
     await insert(owner.database, "webhook_deliveries", **about, position=1, state="delivered", finished_at="2026-01-01T00:00:00Z")
     waiting = await insert(owner.database, "webhook_deliveries", **about, position=2)
     assert await sweep_deliveries(owner.database, days=7) == 1

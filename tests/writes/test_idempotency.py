@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -181,7 +182,7 @@ async def order_of(database: Database) -> MutationRequest:
     user = await make_user(database)
     store = await make_store(database, user_id=user)
     return MutationRequest(
-        user, "createProduct", {"configId": store, "title": "Once", "price": 1, "handle": "once"}, idempotency_key="k"
+        user, "createProduct", {"configId": store, "title": "Once", "price": Decimal(1), "handle": "once"}, idempotency_key="k"
     )
 
 

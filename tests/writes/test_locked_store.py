@@ -78,6 +78,42 @@ async def test_several_locked_stores_leave_reads_and_other_writers_their_connect
         assert {answer.status_code for answer in answers} == {503}
 
 
+# More locked stores than the share of writers, and than all connections.
+@pytest.mark.parametrize(("locked_count", "writers"), [(6, 10), (24, 5)])
+async def test_any_number_of_locked_stores_costs_no_other_store_an_answer(
+    locked_count: int, writers: int, empty_url: str, tmp_path: Path
+) -> None:
+    # The defaults of servers.
+    async with serving(empty_url, tmp_path, pool_timeout=5, lock_timeout=3_000) as shop:
+        user = await make_user(shop.database)
+        owner = shop.signed_in(user)
+        stores = [await make_store(shop.database, user_id=user) for _ in range(locked_count + 4)]
+        products = [await make_product(shop.database, store) for store in stores]
+        await asyncio.gather(*(owner.ask(UPDATE, i={"id": product, "title": "First"}) for product in products))
+        async with await psycopg.AsyncConnection.connect(empty_url) as locker:
+            locked, others = products[:locked_count], products[locked_count:]
+            await locker.execute("SELECT 1 FROM store_positions WHERE config_id = ANY(%s) FOR UPDATE", [stores[:locked_count]])
+            waiting = [
+                asyncio.create_task(owner.post(UPDATE, i={"id": id_, "title": "Late"})) for _ in range(writers) for id_ in locked
+            ]
+            rounds = 0
+            # From the first moment until the last writer of a locked store is refused.
+            while not all(task.done() for task in waiting):
+                for id_ in others:
+                    written = owner.ask(UPDATE, i={"id": id_, "title": f"Title {rounds}"})
+                    received, read = await asyncio.gather(written, shop.ask(READ, id=locked[rounds % locked_count]))
+                    assert received["updateProduct"]["userErrors"] == [] and read["product"]["title"] == "First"
+                rounds += 1
+            answers = [task.result() for task in waiting]
+        assert rounds
+        codes = [[error["extensions"]["code"] for error in answer.json()["errors"]] for answer in answers]
+        assert codes == [["SERVICE_UNAVAILABLE"]] * len(answers)
+        assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "1")}
+        # What is released is written again, at once.
+        released = await asyncio.gather(*(owner.ask(UPDATE, i={"id": id_, "title": "Released"}) for id_ in locked))
+        assert [received["updateProduct"]["userErrors"] for received in released] == [[]] * locked_count
+
+
 async def test_exhausted_pool_answers_reads_and_writes_alike(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, pool_size=1, pool_timeout=1) as shop:
         user = await make_user(shop.database)

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storefront.core.currencies import ExcessDigitsError, quantize_amount
 from storefront.writes import validation
 from storefront.writes.field_errors import MutationRejected, UserErrorCode
 from storefront.writes.product_validation import PRODUCT_RULES, VARIANT_RULES, find_contradictions
@@ -173,9 +175,9 @@ ADDRESSES: tuple[tuple[str, bool], ...] = (
     ("", False),
 )
 SLUGS: tuple[tuple[str, bool], ...] = (
-    ("a", True), ("my-store-2", True), ("a" * 100, True),
-    ("", False), ("-a", False), ("a-", False), ("a--b", False), ("A", False), ("a_b", False), ("ä", False), ("a" * 101, False),
-    ("a\n", False), ("١", False),
+    ("a", True), ("my-store-2", True), ("a" * 100, True), ("a\n", True), ("-A--b_", True), ("ä", True), ("١", True),
+    ("e\u0301" * 100, True), ("", False), ("-", False), ("🎉", False), ("\u0301", False), ("a" * 101, False),
+    ("ﷺ" * 6, False), ("a" * 100_000, False),
 )  # fmt: skip
 COLOURS: tuple[tuple[str, bool], ...] = (
     ("#1a2b3c", True), ("#fff", True), ("teal", True), ("rgb(1, 2, 3)", True), ("hsl(120deg 50% 50%)", True), (" red ", True),
@@ -185,8 +187,8 @@ COLOURS: tuple[tuple[str, bool], ...] = (
     ("red/*</style><script>*/", False), ("red/*\x00*/", False), ("#fff" + " " * 100, False), ("url(https://evil.example)", False),
 )  # fmt: skip
 CURRENCIES: tuple[tuple[str, bool], ...] = (
-    ("USD", True), ("EUR", True), ("JPY", True),
-    ("usd", False), ("XXX", False), ("DEM", False), ("", False), ("EUR\n", False), ("€", False),
+    ("USD", True), ("EUR", True), ("JPY", True), ("KWD", True), ("CLF", True), ("XAF", True),
+    ("usd", False), ("XXX", False), ("XAU", False), ("XTS", False), ("DEM", False), ("", False), ("EUR\n", False), ("€", False),
 )  # fmt: skip
 HOSTS: tuple[tuple[str, bool], ...] = (
     ("my-shop.myshopify.com", True), ("a.co", True), ("xn--bcher-kva.example", True),
@@ -224,21 +226,44 @@ _AMOUNTS = st.decimals(Decimal("-1e20"), Decimal("1e20"), allow_nan=False, allow
 
 @given(_AMOUNTS | st.decimals(0, 100, places=3) | st.decimals(0, 99_999_999, places=2))
 def test_amount_is_stored_exactly_or_rejected(value: Decimal) -> None:
-    if fits(validation.validate_money, value):
-        assert Decimal(validation.validate_money(value)) == value and 0 <= value < 100_000_000
+    if fits(validation.validate_amount, value):
+        assert 0 <= value < 10**15
+        for currency, digits in (("JPY", 0), ("EUR", 2), ("KWD", 3), ("CLF", 4)):
+            with suppress(ExcessDigitsError):
+                printed = str(quantize_amount(value, currency))
+                assert Decimal(printed) == value and len(printed.partition(".")[2]) == digits
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"),
-    [("0", "0.00"), ("-0", "0.00"), ("-0.00", "0.00"), ("5.5", "5.50"), ("5.500", "5.50"), ("99999999.99", "99999999.99")],
+    ("value", "currency", "printed"),
+    [
+        *(("0", "EUR", "0.00"), ("-0", "EUR", "0.00"), ("-0.00", "JPY", "0"), ("5.5", "USD", "5.50"), ("5.500", "USD", "5.50")),
+        *(("1000", "JPY", "1000"), ("1000.00", "JPY", "1000"), ("1.255", "KWD", "1.255"), ("1.2", "KWD", "1.200")),
+        *(("150000000", "IDR", "150000000.00"), ("999999999999999", "VND", "999999999999999"), ("1", "CLF", "1.0000")),
+        # Withdrawn since a store chose it.
+        *(("999999999999999.99", "IDR", "999999999999999.99"), ("1", "DEM", "1.00")),
+    ],
 )
-def test_amount_has_two_decimals(value: str, kept: str) -> None:
-    assert validation.validate_money(Decimal(value)) == kept
+def test_amount_is_printed_with_digits_of_currency(value: str, currency: str, printed: str) -> None:
+    assert str(quantize_amount(Decimal(value), currency)) == printed
 
 
-@pytest.mark.parametrize("value", ["-0.01", "100000000", "1.999", "0.001", "99999999.999"])
+@pytest.mark.parametrize(
+    ("value", "currency", "problem"),
+    [
+        ("1000.5", "JPY", "must have no decimals, as JPY has none, not 1000.5."),
+        ("1.999", "EUR", "must have at most 2 decimals, as EUR has, not 1.999."),
+        ("999999999999999.9999", "KWD", "must have at most 3 decimals, as KWD has, not 999999999999999.9999."),
+    ],
+)
+def test_amount_with_more_digits_than_currency_is_rejected(value: str, currency: str, problem: str) -> None:
+    with pytest.raises(ExcessDigitsError, match=re.escape(problem)):
+        quantize_amount(Decimal(value), currency)
+
+
+@pytest.mark.parametrize("value", ["-0.01", "-0.00001", "1000000000000000", "1000000000000000.01"])
 def test_amount_out_of_bounds_is_rejected(value: str) -> None:
-    assert not fits(validation.validate_money, Decimal(value))
+    assert not fits(validation.validate_amount, Decimal(value))
 
 
 @pytest.mark.parametrize("value", ["Inter", "Source Sans 3", "'Open Sans', \"Noto_2\", sans-serif", "ヒラギノ角ゴ", "a" * 100])
@@ -293,7 +318,7 @@ def test_invalid_text_is_rejected(value: str) -> None:
 def test_nested_errors_have_paths() -> None:
     rule = {
         "form": validation.list_rule(
-            validation.object_rule({"price": validation.validate_money, "name": validation.text_rule(5)}), 3, distinct=False
+            validation.object_rule({"price": validation.validate_amount, "name": validation.text_rule(5)}), 3, distinct=False
         )
     }
     forms = [{"price": Decimal(1), "name": "ok"}, {"price": Decimal(-1), "name": "far too long"}]

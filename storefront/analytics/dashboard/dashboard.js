@@ -1,8 +1,9 @@
 // Loads the report from the GraphQL endpoint, and subscribes to the live counters by server-sent events. The token stays in this tab.
 "use strict";
 
-const { slug, documents } = JSON.parse(document.getElementById("settings").textContent);
-const ENDPOINT = "../graphql";
+// Without a slug this is the page that lists the viewer's stores.
+const { slug, root, documents } = JSON.parse(document.getElementById("settings").textContent);
+const ENDPOINT = `${root}graphql`;
 const KEY = "storefront-dashboard-token";
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const DAY = 86_400_000;
@@ -10,7 +11,7 @@ const DAY = 86_400_000;
 const NAMES = {
   activeSessions: "Here now", sessions: "Sessions", pageViews: "Page views", productClicks: "Product clicks",
   addToCarts: "Added to cart", purchases: "Purchases", searches: "Searches",
-  conversionRate: "Carts per click", sessionConversionRate: "Sessions with a cart",
+  conversionRate: "Add-to-cart rate", sessionConversionRate: "Sessions with a cart",
 };
 const RATES = new Set(["conversionRate", "sessionConversionRate"]);
 const STEPS = { product_click: "clicked a product", add_to_cart: "put it into the cart", purchase: "purchased" };
@@ -20,9 +21,15 @@ const formatValue = (name, value) => RATES.has(name) ? `${value.toFixed(1)} %` :
 let token = sessionStorage.getItem(KEY);
 let chart = null;
 let session = null;
+let viewer = null;
 
 // The API rejected the credentials, or the store.
-class AccessError extends Error {}
+class AccessError extends Error {
+  constructor(message, code) {
+    super(message);
+    this.code = code;
+  }
+}
 
 // --------------------------------------------------------------------------------------------- requests
 
@@ -36,7 +43,7 @@ function requireData(response) {
   const [error] = response.errors ?? [];
   if (!error) return response.data;
   const code = error.extensions?.code;
-  if (["UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND"].includes(code)) throw new AccessError(error.message);
+  if (["UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND"].includes(code)) throw new AccessError(error.message, code);
   throw new Error(error.message);
 }
 
@@ -67,12 +74,12 @@ function element(tag, content = "", ...classes) {
   return node;
 }
 
-function card(name, value, before) {
+function card(name, value, before, period) {
   const node = element("div"), term = element("dt", NAMES[name]), figure = element("dd", formatValue(name, value));
   node.dataset.name = name;
   if (before !== undefined) {
     const change = before ? Math.round((100 * (value - before)) / before) : null;
-    const text = change === null ? "none before" : `${change > 0 ? "+" : ""}${change} % to before`;
+    const text = change === null ? `none in ${period}` : `${change > 0 ? "+" : ""}${change} % vs ${period}`;
     figure.append(element("small", text, ...(change > 0 ? ["up"] : change < 0 ? ["down"] : [])));
   }
   node.append(term, figure);
@@ -94,11 +101,22 @@ function step({ event, sessions, rate }, all) {
   return node;
 }
 
+// Colours of the page's scheme, which has light and dark ones, for axes and legend.
+function useSchemeColours() {
+  Chart.defaults.color = getComputedStyle(byId("status")).color;
+  Chart.defaults.borderColor = getComputedStyle(document.querySelector("th")).borderBottomColor;
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  if (!chart) return;
+  useSchemeColours();
+  chart.update("none");
+});
+
 function draw(series, interval) {
   byId("no-chart").hidden = typeof Chart !== "undefined";
   if (typeof Chart === "undefined") return;
-  Chart.defaults.color = getComputedStyle(byId("status")).color;
-  Chart.defaults.borderColor = getComputedStyle(document.querySelector("th")).borderBottomColor;
+  useSchemeColours();
   const form = interval === "HOUR" ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
   const labels = series.map(({ startsAt }) => new Date(startsAt).toLocaleString(undefined, { ...form, timeZone: ZONE }));
   const line = (label, name, colour) => ({
@@ -112,16 +130,20 @@ function draw(series, interval) {
     chart.update("none");
     return;
   }
+  // Axes copy the default colours when the chart is created: functions read those of now.
+  const color = () => Chart.defaults.color, borderColor = () => Chart.defaults.borderColor;
+  const axis = (ticks) => ({ ticks: { color, ...ticks }, grid: { color: borderColor }, border: { color: borderColor } });
   const options = {
     animation: false, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
-    scales: { y: { beginAtZero: true, ticks: { precision: 0 } }, x: { ticks: { maxTicksLimit: 12 } } },
+    scales: { y: { beginAtZero: true, ...axis({ precision: 0 }) }, x: axis({ maxTicksLimit: 12 }) },
   };
   chart = new Chart(byId("series"), { type: "line", data: { labels, datasets }, options });
 }
 
-function showReport(report, range, interval) {
+function showReport(report, range, interval, days) {
   const names = ["sessions", "pageViews", "productClicks", "addToCarts", "purchases", "searches", ...RATES];
-  byId("figures").replaceChildren(...names.map((name) => card(name, report[name], report.previous[name])));
+  const period = days === 1 ? "previous day" : `previous ${days} days`;
+  byId("figures").replaceChildren(...names.map((name) => card(name, report[name], report.previous[name], period)));
   byId("funnel").replaceChildren(...report.funnel.map((entry) => step(entry, report.sessions)));
   byId("products").replaceChildren(
     ...report.topProducts.map(({ productId, product, clicks, addToCarts }) => row(product?.title ?? `${productId} (deleted)`, clicks, addToCarts)),
@@ -152,7 +174,7 @@ async function refresh(store, signal) {
   const range = { from: midnight(days - 1).toISOString(), to: midnight(-1).toISOString() };
   const interval = days === 1 ? "HOUR" : days > 90 ? "WEEK" : "DAY";
   const { analytics } = await execute(documents.report, { id: store, range, interval, zone: ZONE }, signal);
-  showReport(analytics, range, interval);
+  showReport(analytics, range, interval, days);
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -166,7 +188,7 @@ async function follow(store, signal) {
         wait = 1_000;
       }
     } catch (error) {
-      if (error instanceof AccessError) return signIn(error.message);
+      if (error instanceof AccessError) return signIn(explain(error));
     }
     byId("pulse").className = "off";
     await pause(wait);
@@ -186,21 +208,56 @@ async function start() {
   const { signal } = session;
   byId("status").textContent = "Loading …";
   try {
-    const { config } = await execute(documents.store, { slug }, signal);
-    if (!config) throw new AccessError("There is no such store, or it is not published and not yours.");
-    await refresh(config.id, signal);
-    byId("store").textContent = config.storeName;
+    await (slug === null ? listStores(signal) : showStore(signal));
     byId("sign-in").hidden = true;
-    byId("dashboard").hidden = byId("choice").hidden = false;
-    chart?.resize();
+    byId("choice").hidden = false;
     byId("status").textContent = "";
-    byId("days").onchange = () => refresh(config.id, signal).catch(fail);
-    follow(config.id, signal);
-    keepFresh(config.id, signal);
   } catch (error) {
-    if (error instanceof AccessError) signIn(token ? error.message : "");
+    if (error instanceof AccessError) signIn(explain(error));
     else fail(error);
   }
+}
+
+async function showStore(signal) {
+  const { config, me } = await execute(documents.store, { slug }, signal);
+  viewer = me;
+  if (!config) throw new AccessError("There is no such store, or it is not published and not yours.", "NOT_FOUND");
+  await refresh(config.id, signal);
+  byId("store").textContent = config.storeName;
+  byId("dashboard").hidden = false;
+  chart?.resize();
+  byId("days").onchange = () => refresh(config.id, signal).catch(fail);
+  follow(config.id, signal);
+  keepFresh(config.id, signal);
+}
+
+async function listStores(signal) {
+  const links = [];
+  let after = null;
+  do {
+    const { me } = await execute(documents.stores, { after }, signal);
+    if (!me) throw new AccessError("Sign in to see your stores.", "UNAUTHENTICATED");
+    links.push(...me.configs.nodes.map(storeLink));
+    after = me.configs.pageInfo.hasNextPage ? me.configs.pageInfo.endCursor : null;
+  } while (after !== null);
+  byId("store-list").replaceChildren(...links);
+  byId("no-stores").hidden = links.length > 0;
+  byId("period").hidden = byId("all").hidden = true;
+  byId("stores").hidden = false;
+}
+
+function storeLink({ storeName, slug, isPublished }) {
+  const item = element("li"), link = element("a", storeName);
+  link.href = `dashboard/${slug}`;
+  item.append(link, " ", element("small", isPublished ? slug : `${slug}, not published`));
+  return item;
+}
+
+// Why the viewer has to sign in, in words for people. Empty for viewers who have not tried to.
+function explain(error) {
+  if (error.code === "UNAUTHENTICATED") return token ? error.message : "";
+  if (error.code !== "FORBIDDEN") return error.message;
+  return `You are signed in as ${viewer?.email ?? viewer?.name ?? "another user"}, and only the store's owner may read its analytics. Sign in as the owner of this store.`;
 }
 
 function fail(error) {
@@ -211,7 +268,7 @@ function signIn(why) {
   session?.abort();
   token = null;
   sessionStorage.removeItem(KEY);
-  byId("dashboard").hidden = byId("choice").hidden = true;
+  byId("dashboard").hidden = byId("stores").hidden = byId("choice").hidden = true;
   byId("sign-in").hidden = false;
   byId("why").textContent = why;
   byId("status").textContent = "";

@@ -1,11 +1,18 @@
 """Protection against CSRF for requests with session cookies, by Origin, Sec-Fetch-Site and custom headers."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from storefront.core.errors import Forbidden
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Stands for the port of an origin whose pages may have any port.
+_ANY_PORT = ":*"
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK_ORIGINS = tuple(f"{scheme}://{host}{_ANY_PORT}" for host in _LOOPBACK_HOSTS for scheme in DEFAULT_PORTS)
+"""Pages that are served by this machine to its own browsers, at any port."""
 
 # Custom headers. A page of another origin can send them only after a CORS preflight.
 PREFLIGHT_HEADERS = ("apollo-require-preflight", "graphql-require-preflight", "x-apollo-operation-name", "x-requested-with")
@@ -14,7 +21,31 @@ PREFLIGHT_HEADERS = ("apollo-require-preflight", "graphql-require-preflight", "x
 _TRUSTED_FETCH_SITES = frozenset({"same-origin", "none"})
 
 
-def check_request_origin(headers: Mapping[str, str], allowed_origins: Collection[str]) -> None:
+class AllowedOrigins(Container[str]):
+    """A set of origins: exact ones, and those of this machine with any port, such as http://localhost:*.
+
+    Iterates over the exact ones. Raises ValueError for an invalid one.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        cleaned = {text.strip().rstrip("/").lower() for text in texts}
+        self._any_port = frozenset(text.removesuffix(_ANY_PORT) for text in cleaned if text in LOOPBACK_ORIGINS)
+        self._exact = frozenset(normalize_origin(text) for text in cleaned if text not in LOOPBACK_ORIGINS)
+
+    def __contains__(self, origin: object) -> bool:
+        if not isinstance(origin, str):
+            return False
+        scheme_and_host, _, port = origin.rpartition(":")
+        return origin in self._exact or (scheme_and_host if port.isdecimal() else origin) in self._any_port
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._exact))
+
+    def __bool__(self) -> bool:
+        return bool(self._exact or self._any_port)
+
+
+def check_request_origin(headers: Mapping[str, str], allowed_origins: Container[str]) -> None:
     """Raise Forbidden unless the request comes from this origin or an allowed one.
 
     Only for requests with cookies: other sites cannot send a bearer token. `headers` by lower-case name, of a request or of a
@@ -40,6 +71,7 @@ def normalize_origin(text: str) -> str:
     if (
         parts.scheme not in DEFAULT_PORTS
         or not parts.hostname
+        or not re.fullmatch(r"[^:]+(:\d+)?|\[[^\]]+\](:\d+)?", parts.netloc)
         or "@" in parts.netloc
         or parts.path
         or parts.query

@@ -1,6 +1,6 @@
 """Authentication of requests by headers and cookies, independent of the web framework."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from storefront.core.auth import csrf, oidc
 from storefront.core.auth.authjs import AuthjsSessionVerifier
@@ -18,7 +18,7 @@ class Authenticator:
         token_verifier: TokenVerifier,
         issuers: Mapping[str, oidc.Issuer],
         session_verifier: AuthjsSessionVerifier | None,
-        allowed_origins: Collection[str],
+        allowed_origins: Container[str],
     ) -> None:
         self._token_verifier, self._issuers, self._session_verifier = token_verifier, issuers, session_verifier
         self._allowed_origins = allowed_origins

@@ -18,6 +18,7 @@ from storefront.core.errors import RequestError
 from storefront.core.net.tls import load_tls_context
 from storefront.core.request_context import create_detached_task
 from storefront.core.streams import read_bounded
+from storefront.core.tasks import share
 
 log = logging.getLogger("storefront")
 
@@ -98,7 +99,7 @@ class IssuerKeys:
         """Wait for the fetch in flight, or start one (single-flight). Cancelling a waiter does not cancel the fetch."""
         if self._fetch_task is None:
             self._fetch_task = create_detached_task(self._fetch())
-        await asyncio.shield(self._fetch_task)
+        await share(self._fetch_task)
 
     async def _fetch(self) -> None:
         try:

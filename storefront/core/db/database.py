@@ -18,6 +18,7 @@ import orjson
 from psycopg import Error, InterfaceError, InternalError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DiskFull, LockNotAvailable, QueryCanceled, ReadOnlySqlTransaction
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
@@ -30,8 +31,8 @@ from storefront.core import request_context
 from storefront.core.cache_dependencies import CacheDependency, DependencyRecorder
 from storefront.core.db.bulkhead import Bulkhead
 from storefront.core.db.pipeline import Pipeline, PipelineConnection, PipelineTimeoutError, QueuedStatement
-from storefront.core.db.pool import ConnectionPool, PoolStats
-from storefront.core.errors import TimedOut, Unavailable
+from storefront.core.db.pool import CONNECT_TIMEOUT_SECONDS, UNAVAILABLE_MESSAGE, ConnectionPool, PoolStats
+from storefront.core.errors import LockTimeout, TimedOut, Unavailable
 
 log = logging.getLogger("storefront")
 
@@ -45,13 +46,12 @@ Parameters = Mapping[str, object]
 # too long (25P03, 25P04), and a statement that was cancelled from outside (57014).
 _UNAVAILABLE_SQLSTATES = re.compile("08|53|57P|57014|58030|25006|25P03|25P04")
 # psycopg's classes of these: 25006 and those of 25P are InternalErrors.
-_BREAKS = (OperationalError, InterfaceError, InternalError)
+_UNAVAILABLE_ERRORS = (OperationalError, InterfaceError, InternalError)
 _COMMIT_UNKNOWN_MESSAGE = (
     "The database broke off, so that it is not known whether this was done. Send it again: with the same idempotencyKey it is "
     "done once, and what was done is returned."
 )
 _NOT_COMMITTED_MESSAGE = "The database broke off before anything was done. Send it again."
-_UNAVAILABLE_MESSAGE = "The database is not available at this moment. Try again soon."
 _LOCKED_MESSAGE = "Others are writing to the same rows for a long time. Nothing was done: try again soon."
 
 # Errors of reads while the database is overloaded or unreachable. Pollers retry at the next interval.
@@ -77,17 +77,25 @@ _WRITE_PROBLEMS = {
 WRITE_PROBLEM_SECONDS = 30.0
 # Statement timeout of jobs that scan whole tables, in milliseconds.
 LONG_STATEMENT_MS = 600_000
-# Timeout of connecting, and of TCP acknowledgements.
-CONNECT_TIMEOUT_SECONDS = 10
-# Postgres ends a transaction that idles for longer. Its client may have vanished, and its locks would be held until the kernel
-# gives the connection up: two hours by Linux's defaults.
+# The least timeout of connecting to one host. libpq has none below.
+MIN_CONNECT_TIMEOUT_SECONDS = 2
+# Timeout of TCP acknowledgements.
+TCP_USER_TIMEOUT_MS = 10_000
+# Attempts of a statement outside of a transaction whose connection turns out to be closed. After the first one the pool closes
+# those that may have ended with it, so that the second one has a new connection; the third is for a server that restarts.
+MAX_FETCH_ATTEMPTS = 3
+# The idle-in-transaction timeout. The client of such a transaction may be gone without a FIN or RST, and its locks would be held
+# until the kernel closes the connection: two hours by Linux's defaults.
 IDLE_IN_TRANSACTION_MS = 10_000
-# Server-side TCP keepalives: Postgres closes the connection of a vanished client after 45 seconds.
+# The lock timeout of a writer in a slot that others may need (bulkhead). Writers of the same rows wait for each other for some
+# milliseconds. It is run again if it meets this timeout, so a longer wait costs only that.
+IMPATIENT_LOCK_TIMEOUT_MS = 200
+# Server-side TCP keepalives: Postgres closes a half-open connection after 45 seconds.
 KEEPALIVE_SETTINGS = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    "tcp_user_timeout": str(1_000 * CONNECT_TIMEOUT_SECONDS),
+    "tcp_user_timeout": str(TCP_USER_TIMEOUT_MS),
 }
 
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
@@ -237,7 +245,7 @@ class Connection:
     async def flush(self) -> None:
         """Execute all queued statements in one round trip. Raises the first error; the statements after it are skipped.
 
-        Raises TimedOut after the statement timeout, and Unavailable after the lock timeout.
+        Raises TimedOut after the statement timeout, and LockTimeout after the lock timeout.
         """
         batch, self._pending = self._pending, []
         if self._in_transaction and self._pipeline.is_idle:
@@ -254,7 +262,7 @@ class Connection:
                     f"One step of this took the database {self._statement_timeout:,} ms, which is all that it has."
                 ) from error
             except LockNotAvailable as error:
-                raise Unavailable(_LOCKED_MESSAGE) from error
+                raise LockTimeout(_LOCKED_MESSAGE) from error
 
     async def _execute_batch(self, batch: Sequence[QueuedStatement]) -> None:
         context = request_context.get_current_context()
@@ -277,12 +285,16 @@ class Connection:
             self.is_committing = True
             await self.flush()
 
+    def abort(self) -> None:
+        """Close the connection at once: what waits for it fails."""
+        self._pipeline.abort()
+
     async def roll_back(self) -> None:
         """Roll back the transaction."""
         self._pending.clear()
         if not self._pipeline.is_idle:
             # A lost connection has rolled back already.
-            with suppress(*_BREAKS):
+            with suppress(*_UNAVAILABLE_ERRORS):
                 await self._pipeline.execute_batch([QueuedStatement(ROLL_BACK)])
 
     @asynccontextmanager
@@ -308,7 +320,9 @@ class Connection:
 
 
 SET_LOCAL = Statement("SELECT set_config(%(name)s, %(value)s, true)", {})
-BEGIN, COMMIT, ROLL_BACK = Statement("BEGIN", {}), Statement("COMMIT", {}), Statement("ROLLBACK", {})
+BEGIN, COMMIT = Statement("BEGIN", {}), Statement("COMMIT", {})
+# Not prepared: a lost prepared statement may be what the transaction is rolled back for.
+ROLL_BACK = Statement("ROLLBACK", {}, needs_custom_plan=True)
 SAVEPOINT, RELEASE_SAVEPOINT = Statement("SAVEPOINT attempt", {}), Statement("RELEASE attempt", {})
 ROLL_BACK_TO_SAVEPOINT = Statement("ROLLBACK TO attempt", {})
 
@@ -316,8 +330,9 @@ ROLL_BACK_TO_SAVEPOINT = Statement("ROLLBACK TO attempt", {})
 class Database:
     """A connection pool of one Postgres. `observers` are called with the SQL of every statement before it is executed.
 
-    `statement_timeout` and `lock_timeout` are in milliseconds (0: none); they raise TimedOut and Unavailable. `max_waiting`:
-    maximum waiters for a connection (0: no limit); `pool_timeout`: seconds for which each waits. Both raise Unavailable.
+    `statement_timeout` and `lock_timeout` are in milliseconds (0: none); they raise TimedOut and LockTimeout. `max_waiting`
+    and `max_waiting_writes`: maximum waiters for a connection, and for other writes (0: no limit); `pool_timeout`: seconds for
+    which each waits. All raise Unavailable.
     `use_prepared`: whether statements are prepared (None: unless there is a pooler).
     """
 
@@ -329,13 +344,15 @@ class Database:
         statement_timeout: int = 10_000,
         lock_timeout: int = 0,
         max_waiting: int = 0,
+        max_waiting_writes: int = 0,
         pool_timeout: float = 30.0,
         use_prepared: bool | None = None,
     ) -> None:
         self.observers: list[Callable[[str], None]] = []
         self._write_problem: tuple[float, str] | None = None
-        self._size, self._statement_timeout = size, statement_timeout
+        self._statement_timeout, self._lock_timeout = statement_timeout, lock_timeout
         self._recorder: DependencyRecorder | None = None
+        self._fallback: Database | None = None
         session = {
             "TimeZone": "UTC",
             "DateStyle": "ISO",
@@ -343,11 +360,12 @@ class Database:
             "lock_timeout": str(lock_timeout),
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
         }
-        self._pool = ConnectionPool(partial(_connect, url, session, use_prepared), size, max_waiting, pool_timeout)
+        self._connect = partial(_connect, url, session, use_prepared)
+        self._pool = ConnectionPool(self._connect, size, max_waiting, pool_timeout)
         # Writers of one store take at most a third of the connections, and all writers leave a third to reads, however long they
         # wait for each other (bulkhead).
         third = max(1, size // 3)
-        self.write_bulkhead = Bulkhead(third, size - third, pool_timeout)
+        self.write_bulkhead = Bulkhead(third, size - third, pool_timeout, max_waiting_writes)
 
     async def __aenter__(self) -> "Database":
         await self._pool.open()
@@ -355,6 +373,33 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether statements can be executed: the database was opened, and neither closed nor terminated since."""
+        return self._pool.is_open
+
+    def reopen(self) -> None:
+        """Open the database, which connects on demand."""
+        self._pool.reopen()
+
+    def terminate(self) -> None:
+        """Close all connections at once, also those in use: their statements, and those to come, raise Unavailable."""
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def connect(self, timeout_seconds: float) -> AsyncIterator[Connection]:
+        """A connection outside of the pool. Raises an error of psycopg, or TimeoutError."""
+        async with asyncio.timeout(timeout_seconds):
+            raw = await self._connect()
+        try:
+            yield Connection(raw.statements, self.observers)
+        finally:
+            raw.statements.finish()
+
+    def terminate_after(self, seconds: float) -> None:
+        """Close all connections after so many seconds, also those in use: a silent Postgres must not delay a shutdown."""
+        asyncio.get_running_loop().call_later(seconds, self._pool.terminate)
 
     @property
     def write_problem(self) -> str | None:
@@ -373,6 +418,12 @@ class Database:
         view._recorder = recorder
         return view
 
+    def with_fallback(self, fallback: "Database") -> "Database":
+        """A view of the database whose reads go to another one while this one is terminated, and are not cached then."""
+        view = copy(self)
+        view._fallback = fallback
+        return view
+
     def mark_uncacheable(self) -> None:
         """Mark the response as uncacheable: it depends on data outside of recorded statements."""
         if self._recorder is not None:
@@ -381,41 +432,57 @@ class Database:
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
         """Execute one statement outside of a transaction.
 
-        It is retried on another connection where the connection turns out to be closed. The statement may have been executed
-        before the connection broke, so it must be idempotent.
+        It is retried on another connection where the connection turns out to be closed, within the timeout of the pool. The
+        statement may have been executed before the connection broke, so it must be idempotent.
         """
         if self._recorder is None:
-            return await self._fetch_with_retry(statement, parameters)
+            return await self._fetch_with_fallback(statement, parameters)
         return await self._recorder.run_recorded(
-            statement.depends_on, parameters or {}, partial(self._fetch_with_retry, statement, parameters)
+            statement.depends_on, parameters or {}, partial(self._fetch_with_fallback, statement, parameters)
         )
 
+    async def _fetch_with_fallback(self, statement: Statement, parameters: Parameters | None) -> list[Row]:
+        try:
+            return await self._fetch_with_retry(statement, parameters)
+        except Unavailable:
+            # An open database is overloaded: its load would overload the other one as well.
+            if self._fallback is None or self.is_open:
+                raise
+            # The rows are not those of the log positions that were recorded.
+            self.mark_uncacheable()
+            return await self._fallback.fetch(statement, parameters)
+
     async def _fetch_with_retry(self, statement: Statement, parameters: Parameters | None) -> list[Row]:
-        for attempts_left in reversed(range(self._size + 1)):
-            pooled_connection = await self._pool.acquire()
+        deadline = monotonic() + self._pool.timeout
+        for attempts_left in reversed(range(MAX_FETCH_ATTEMPTS)):
+            pooled_connection = await self._pool.acquire(max(0.0, deadline - monotonic()))
             try:
                 return await Connection(
                     pooled_connection.statements, self.observers, statement_timeout=self._statement_timeout
                 ).fetch(statement, parameters)
-            except (OperationalError, InterfaceError) as error:
-                if not (pooled_connection.closed and attempts_left) or isinstance(error, PipelineTimeoutError):
-                    self._raise_unavailable(error, _UNAVAILABLE_MESSAGE)
+            except _UNAVAILABLE_ERRORS as error:
+                is_over = not attempts_left or monotonic() > deadline
+                if is_over or not pooled_connection.closed or isinstance(error, PipelineTimeoutError):
+                    self._raise_unavailable(error, UNAVAILABLE_MESSAGE)
             finally:
                 self._pool.release(pooled_connection)
         raise AssertionError("unreachable")
 
     @asynccontextmanager
     async def transaction(
-        self, *, statement_timeout: int | None = None, settings: Mapping[str, object] | None = None
+        self, *, statement_timeout: int | None = None, settings: Mapping[str, object] | None = None, is_patient: bool = True
     ) -> AsyncIterator[Connection]:
         """A transaction. BEGIN is sent with the first statement; nothing is retried.
 
         psycopg.Rollback rolls back and is suppressed. `statement_timeout` (milliseconds; 0: none) overrides the default;
-        `settings` of Postgres apply to this transaction. Raises Unavailable where the connection is lost.
+        `settings` of Postgres apply to this transaction. `is_patient`: whether it waits for locks until the lock timeout, or only
+        for IMPATIENT_LOCK_TIMEOUT_MS. Raises Unavailable where the connection is lost.
         """
         self.mark_uncacheable()
         pooled_connection = await self._pool.acquire()
         usual_timeout_seconds = pooled_connection.statements.statement_timeout_seconds
+        if not is_patient and not 0 < self._lock_timeout <= IMPATIENT_LOCK_TIMEOUT_MS:
+            settings = {**(settings or {}), "lock_timeout": IMPATIENT_LOCK_TIMEOUT_MS}
         if statement_timeout is not None:
             settings = {**(settings or {}), "statement_timeout": statement_timeout}
             pooled_connection.statements.statement_timeout_seconds = statement_timeout / 1_000
@@ -429,7 +496,7 @@ class Database:
         try:
             yield connection
             await connection.commit()
-        except _BREAKS as error:
+        except _UNAVAILABLE_ERRORS as error:
             await connection.roll_back()
             self._raise_unavailable(error, _COMMIT_UNKNOWN_MESSAGE if connection.is_committing else _NOT_COMMITTED_MESSAGE)
         except BaseException as error:
@@ -451,17 +518,23 @@ class Database:
         raise error
 
 
+def get_host_timeout_seconds(url: str) -> int:
+    """The timeout of connecting to each host of a URL: a host that does not answer leaves time for the others."""
+    host_count = str(conninfo_to_dict(url).get("host", "")).count(",") + 1
+    return max(MIN_CONNECT_TIMEOUT_SECONDS, int(CONNECT_TIMEOUT_SECONDS / host_count))
+
+
 async def _connect(url: str, session: Mapping[str, str], use_prepared: bool | None) -> PipelineConnection:
     # psycopg itself prepares nothing: its cache would deallocate all prepared statements, also ours. A dead peer is detected by
     # keepalives while the connection is idle, and by the TCP user timeout otherwise.
     connection = await PipelineConnection.connect(
         url,
         prepare_threshold=None,
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        connect_timeout=get_host_timeout_seconds(url),
         keepalives_idle=30,
         keepalives_interval=5,
         keepalives_count=3,
-        tcp_user_timeout=1_000 * CONNECT_TIMEOUT_SECONDS,
+        tcp_user_timeout=TCP_USER_TIMEOUT_MS,
     )
     for name in ("uuid", "numeric"):
         connection.adapters.register_loader(name, TextLoader)

@@ -9,7 +9,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-MIGRATIONS_FOLDER = Path(__file__).parents[3] / "migrations"
+_PACKAGE = Path(__file__).parents[2]
+# An installed package contains the folder (setup.py); in the repository it lies beside the package.
+MIGRATIONS_FOLDER = next(folder for parent in (_PACKAGE, _PACKAGE.parent) if (folder := parent / "migrations").is_dir())
 
 
 def connect(url: str) -> Connection:

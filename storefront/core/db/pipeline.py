@@ -5,9 +5,12 @@ psycopg connects, adapts types and maps errors. A cursor for each statement woul
 
 import asyncio
 import logging
+import os
 import select
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -16,7 +19,7 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import Buffer, PQGen
 from psycopg.abc import Transformer as Types
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName, error_from_result
+from psycopg.errors import CancellationTimeout, DuplicatePreparedStatement, InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
@@ -26,7 +29,7 @@ log = logging.getLogger("storefront")
 MAX_PREPARED_STATEMENTS = 100
 # Timeout of cancelling a statement.
 CANCEL_TIMEOUT_SECONDS = 5.0
-# Seconds beyond the statement timeouts of a batch after which its connection counts as lost.
+# Seconds beyond the statement timeouts of a batch after which its connection is considered lost.
 BATCH_GRACE_SECONDS = 5.0
 
 # Plain integers: looking up enum members takes longer than the calls of libpq.
@@ -57,7 +60,7 @@ class PipelineStatement(Protocol):
 
 
 class PipelineTimeoutError(OperationalError):
-    """Postgres did not respond within all statement timeouts: the connection counts as lost, and is closed."""
+    """Postgres did not respond within all statement timeouts: the connection is considered lost, and closed."""
 
 
 class PlainSQL:
@@ -107,8 +110,8 @@ class Pipeline:
     def __init__(self, raw: AsyncConnection[Any]) -> None:
         self.raw, self.opened_at = raw, monotonic()
         self.statement_timeout_seconds = 0.0
-        # Since when there was no answer, on a connection that is taken for lost because of that.
-        self.silent_since: float | None = None
+        # When the batch was sent during which the connection was lost: it broke, or Postgres did not respond.
+        self.lost_since: float | None = None
         self._pgconn, self._socket = raw.pgconn, raw.pgconn.socket
         self._types = Transformer(raw)
         self._prepared_statements = _PreparedStatements()
@@ -120,6 +123,7 @@ class Pipeline:
         self._deadline: float | None = None
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._cancel_timeout: asyncio.Timeout | None = None
         # The event loop that watches the socket, and the results of the batch in progress.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._results: list[PGresult] = []
@@ -171,7 +175,7 @@ class Pipeline:
                 await self._execute_batch(batch)
             except PREPARED_STATEMENT_ERRORS as error:
                 log.warning(
-                    "prepared statements are lost (%s): a pooler in between? This connection prepares none any more", error
+                    "prepared statements were lost (%s), perhaps to a pooler: this connection prepares no more statements", error
                 )
                 self._use_prepared = False
                 if not was_idle:
@@ -189,7 +193,7 @@ class Pipeline:
         # Serialize all values before anything is sent.
         messages = [(queued, *self._dump_values(queued.values)) for queued in batch]
         targets: list[ResultTarget] = []
-        self._results, self._is_batch_done = [], False
+        self._results, self._is_batch_done, self._sent_at = [], False, monotonic()
         try:
             self._pgconn.enter_pipeline_mode()
             self._send_batch(messages, targets)
@@ -201,6 +205,7 @@ class Pipeline:
             raise
         except BaseException:
             # Protocol state is unknown: close, then raise the server's last error, which says more than "connection lost".
+            self.lost_since = self._sent_at
             self.finish()
             self._assign_results(targets)
             raise
@@ -244,17 +249,19 @@ class Pipeline:
     async def _cancel_batch(self) -> None:
         """Cancel the running statement, so that the connection can be reused; close the connection where that fails."""
         try:
-            async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+            async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS) as self._cancel_timeout:
                 await self.raw.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
                 await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
         except BaseException as error:
-            log.warning("a statement could not be stopped (%s): its connection is closed", type(error).__name__)
-            if isinstance(error, TimeoutError):
-                self.silent_since = self._sent_at or None
+            log.warning("a statement could not be cancelled (%s): its connection is closed", type(error).__name__)
+            if isinstance(error, TimeoutError | CancellationTimeout):
+                self.lost_since = self._sent_at
             self.finish()
             if not isinstance(error, Exception):
                 raise
+        finally:
+            self._cancel_timeout = None
 
     def finish(self) -> None:
         """Close the connection."""
@@ -264,12 +271,20 @@ class Pipeline:
             self._timer = None
         self._pgconn.finish()
 
+    def abort(self) -> None:
+        """Shut down the socket: all that waits for Postgres on this connection fails at once, as if Postgres had closed it."""
+        if self._pgconn.status == CONNECTION_OK:
+            with suppress(OSError), socket.socket(fileno=os.dup(self._socket)) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
+            if self._cancel_timeout is not None:
+                self._cancel_timeout.reschedule(asyncio.get_running_loop().time())
+
     # ------------------------------------------------------------------------------------------------ receiving
 
     async def _wait_for_results(self) -> None:
         """Wait for all results of the batch."""
         if self._loop is None:
-            # Kept registered: adding and removing the reader for each batch takes longer than reading its results.
+            # Stays registered: adding and removing the reader for each batch takes longer than reading its results.
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._on_readable)
         if self._pgconn.flush():
@@ -325,7 +340,6 @@ class Pipeline:
     def _set_deadline(self, statement_count: int) -> None:
         self._deadline = None
         if self.statement_timeout_seconds:
-            self._sent_at = monotonic()
             self._deadline = self._sent_at + self.statement_timeout_seconds * statement_count + BATCH_GRACE_SECONDS
             if self._timer is None:
                 self._check_deadline()
@@ -339,7 +353,6 @@ class Pipeline:
         if seconds_left > 0:
             self._timer = asyncio.get_running_loop().call_later(seconds_left, self._check_deadline)
         else:
-            self.silent_since = self._sent_at
             self._fail_batch(PipelineTimeoutError("Postgres does not answer: the connection is closed"))
             self._wake_waiter()
 

@@ -67,7 +67,11 @@ _NOT_A_URL_PROBLEM = 'must be a URL such as "https://example.com/hooks".'
 
 
 def _find_parts_problem(parts: SplitResult, port: int | None, schemes: tuple[str, ...]) -> str | None:
-    if parts.scheme not in schemes or not parts.hostname:
+    if not parts.hostname:
+        return _NOT_A_URL_PROBLEM
+    if parts.scheme == "http" and parts.scheme not in schemes:
+        return 'must begin with "https://": this server allows "http://" only where STOREFRONT_WEBHOOK_HTTP is set.'
+    if parts.scheme not in schemes:
         return _NOT_A_URL_PROBLEM
     if parts.username is not None or parts.password is not None:
         return "must not contain a user or password: requests are signed instead."

@@ -1,8 +1,9 @@
 """An HTTP client for URLs that users choose, protected against SSRF.
 
 The host is resolved once per connection, and the connection goes to the very address that the network policy has checked: DNS
-rebinding gains nothing. TLS verifies the host name, not the address. Redirects are not followed, proxy variables of the
-environment are ignored, each request has a deadline, and of a response only status and headers are used.
+rebinding gains nothing. TLS verifies the host name, not the address. Proxy variables of the environment are ignored, and each
+request has a deadline. Of a response to POST only status and headers are used, and redirects are not followed. Those of GET are,
+a few of them, each to an address that is checked again.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from urllib.parse import urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 from weakref import WeakValueDictionary
 
 import httpcore
@@ -34,6 +35,9 @@ MAX_CONCURRENT_LOOKUPS, MAX_CONCURRENT_LOOKUPS_PER_OWNER = 64, 8
 ADDRESS_TIMEOUT_SECONDS = 2.0
 # A body with a short Content-Length is read, so that the connection can be reused.
 MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16_384, 1.0
+# Redirects of a GET request that are followed.
+MAX_REDIRECTS = 3
+REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 # Maximum Retry-After that is respected.
 MAX_RETRY_AFTER_SECONDS = 3_600
 
@@ -55,6 +59,15 @@ class PostResult:
     def is_success(self) -> bool:
         """Whether the status is 2xx."""
         return self.status is not None and 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """The result of a GET request: the content, or an `error` message for people. `is_unreachable`: the host did not respond."""
+
+    content: bytes | None = None
+    error: str = ""
+    is_unreachable: bool = False
 
 
 class SafeHttpClient:
@@ -89,19 +102,22 @@ class SafeHttpClient:
                 await self._create_backend(owner).resolve_allowed_addresses(parts.hostname or "", parts.port or 443)
         except (NonPublicAddressError, OSError, TimeoutError):
             # One message for all causes: a caller must not be able to enumerate the names of a private network.
-            return "must have a host that resolves, to public addresses only."
+            return "must have a host that resolves, to public addresses only, or to those in STOREFRONT_WEBHOOK_NETWORKS."
         return None
 
     @asynccontextmanager
-    async def session(self, max_connections: int = 1, owner: str = "") -> AsyncIterator["HttpSession"]:
-        """A session of one owner with a connection pool of this size."""
+    async def session(
+        self, max_connections: int = 1, owner: str = "", *, allow_http: bool | None = None, timeout_seconds: float | None = None
+    ) -> AsyncIterator["HttpSession"]:
+        """A session of one owner with a connection pool of this size. The other arguments override those of the client."""
         async with httpcore.AsyncConnectionPool(
             ssl_context=self._ssl_context,
             max_connections=max_connections,
             keepalive_expiry=5.0,
             network_backend=self._create_backend(owner),
         ) as pool:
-            yield HttpSession(pool, self.timeout, allow_http=self._allow_http)
+            allow_http = self._allow_http if allow_http is None else allow_http
+            yield HttpSession(pool, timeout_seconds or self.timeout, allow_http=allow_http)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -191,6 +207,16 @@ class GuardedBackend(AsyncNetworkBackend):
         raise last_error
 
 
+_TIMEOUTS = (httpcore.TimeoutException, TimeoutError)
+_NETWORK_ERRORS = (
+    NonPublicAddressError,
+    OSError,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+
+
 class HttpSession:
     """Sends requests over a connection pool."""
 
@@ -205,19 +231,45 @@ class HttpSession:
             try:
                 async with asyncio.timeout(self._timeout):
                     status, retry_after_seconds = await self._send_request(url, body, headers)
-            except (httpcore.TimeoutException, TimeoutError):
+            except _TIMEOUTS:
                 error = f"no answer within {self._timeout:g} s"
-            except (
-                NonPublicAddressError,
-                OSError,
-                httpcore.NetworkError,
-                httpcore.ProtocolError,
-                httpcore.UnsupportedProtocol,
-            ) as network_error:
+            except _NETWORK_ERRORS as network_error:
                 error = describe_error(network_error)
         if status is not None and not 200 <= status < 300:
             error = f"answered with status {status}" + (": redirects are not followed" if 300 <= status < 400 else "")
         return PostResult(status, error, round((monotonic() - started_at) * 1000), retry_after_seconds)
+
+    async def get(self, url: str, max_bytes: int, headers: Mapping[str, str]) -> GetResult:
+        """Send a GET request, and read at most so many bytes. Failures are in the result, not raised."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                for _ in range(MAX_REDIRECTS + 1):
+                    if problem := find_url_problem(url, allow_http=self._allow_http):
+                        return GetResult(error=f"its address {problem}")
+                    result = await self._fetch(url, max_bytes, headers)
+                    if isinstance(result, GetResult):
+                        return result
+                    url = result
+        except _TIMEOUTS:
+            return GetResult(error=f"was not received within {self._timeout:g} s", is_unreachable=True)
+        except _NETWORK_ERRORS as network_error:
+            return GetResult(error=f"could not be fetched: {describe_error(network_error)}", is_unreachable=True)
+        return GetResult(error=f"was redirected more than {MAX_REDIRECTS} times")
+
+    async def _fetch(self, url: str, max_bytes: int, headers: Mapping[str, str]) -> GetResult | str:
+        """The result, or the address of a redirect."""
+        all_headers: list[tuple[bytes | str, bytes | str]] = [("accept-encoding", "identity"), *headers.items()]
+        extensions = {"timeout": {"connect": min(CONNECT_TIMEOUT_SECONDS, self._timeout)}}
+        async with self._pool.stream("GET", url, headers=all_headers, extensions=extensions) as response:
+            response_headers = {name.lower(): value for name, value in response.headers}
+            if response.status in REDIRECT_STATUSES and (location := response_headers.get(b"location")):
+                return urldefrag(urljoin(url, location.decode("latin-1"))).url
+            if response.status != 200:
+                return GetResult(error=f"was not received: its host answered with status {response.status}")
+            length = response_headers.get(b"content-length", b"")
+            is_long = length.isdigit() and (len(length) > 15 or int(length) > max_bytes)
+            content = None if is_long else await read_bounded(response.aiter_stream(), max_bytes)
+        return GetResult(error=f"has more than {max_bytes:,} bytes") if content is None else GetResult(content)
 
     async def _send_request(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, int | None]:
         # Uncompressed: a small response must not expand to a huge one (decompression bomb).
@@ -243,7 +295,7 @@ def describe_error(error: BaseException) -> str:
     """A message about a failure for the owner of the URL. It quotes nothing of the request or the response."""
     cause = _find_root_cause(error)
     if isinstance(cause, NonPublicAddressError):
-        return "the host resolves to an address that is not public"
+        return "the host resolves to an address that is neither public nor in STOREFRONT_WEBHOOK_NETWORKS"
     if isinstance(cause, socket.gaierror):
         return "the host was not found"
     if isinstance(cause, ssl.SSLCertVerificationError):

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
-from storefront.core.auth.csrf import normalize_origin
+from storefront.core.auth.csrf import AllowedOrigins
 from storefront.core.settings.parsing import LOCAL_HOSTS, split_list
 
 
@@ -46,7 +46,9 @@ class AuthSettings(BaseSettings):
     )
     allowed_origins: str | None = Field(
         None,
-        description="Other origins whose pages may send cookies, comma-separated, such as https://shop.example (CORS, CSRF).",
+        description="Other origins whose pages may send cookies and read responses, comma-separated, such as "
+        "https://shop.example, or http://localhost:* for any port (CORS, CSRF). Unset: none; with `serve --demo` on a loopback "
+        "address, pages of localhost at any port.",
     )
     open_to_origins: bool = Field(
         False, description="Whether pages of all other origins may send requests without cookies, too (CORS: `*`)."
@@ -64,9 +66,9 @@ class AuthSettings(BaseSettings):
         """The secrets of the Auth.js front ends, newest first."""
         return split_list(self.authjs_secret)
 
-    def origins(self) -> frozenset[str]:
-        """The allowed origins, normalized as browsers send them."""
-        return frozenset(normalize_origin(origin) for origin in split_list(self.allowed_origins))
+    def origins(self) -> AllowedOrigins:
+        """The allowed origins, as browsers send them."""
+        return AllowedOrigins(split_list(self.allowed_origins))
 
     @field_validator("oidc_issuer")
     @classmethod
@@ -95,8 +97,7 @@ class AuthSettings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _check_origins(cls, value: str | None) -> str | None:
-        for origin in split_list(value):
-            normalize_origin(origin)
+        AllowedOrigins(split_list(value))
         return value
 
 

@@ -14,7 +14,14 @@ class DatabaseSettings(BaseSettings):
         None, description="URL of Postgres 15 or newer. Unset: an embedded server, whose files are in the data folder."
     )
     database_read_url: SecretStr | None = Field(
-        None, description="URL of a read replica, which answers queries of anonymous clients. Unset: none."
+        None,
+        description="URL of read replicas, which answer queries of anonymous clients: one host, or several, comma-separated. "
+        "Unset: none.",
+    )
+    max_replica_lag: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds that a replica may be behind the primary; one that is further behind is not used. 0: no limit.",
     )
     data_dir: Path = Field(
         Path(".storefront"),

@@ -19,7 +19,7 @@ class FeedSettings(BaseSettings):
         description="Seconds between polls for changes whose wake-up was lost: the longest delay of a change.",
     )
     feed_heartbeat_seconds: float = Field(
-        30.0,
+        20.0,
         gt=0,
         le=3_600,
         description="Seconds between heartbeats of product feeds, which tell idle subscribers how far the log has moved.",

@@ -7,10 +7,23 @@ from pydantic_settings import BaseSettings
 class LimitSettings(BaseSettings):
     """Limits of each request and connection."""
 
-    max_body: int = Field(1_500_000, ge=10_000, description="Maximum bytes of a request's body.")
+    max_body: int = Field(1_500_000, ge=10_000, description="Maximum bytes of the body of an anonymous request.")
+    max_signed_in_body: int = Field(
+        4_000_000, ge=10_000, description="Maximum bytes of the body of a request whose viewer has signed in."
+    )
+    max_bodies: int = Field(
+        64_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Maximum bytes of the bodies that a process receives or parses at a time, of those above 65,536 bytes; "
+        "beyond, the one that has been arriving for longest is given up.",
+    )
     body_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which the whole body must arrive (slowloris).")
     max_values: int = Field(
-        20_000, ge=1_000, description="Maximum number of values in a request's JSON, most of which are variables."
+        20_000, ge=1_000, description="Maximum number of values in the JSON of an anonymous request, or of a WebSocket message."
+    )
+    max_signed_in_values: int = Field(
+        120_000, ge=1_000, description="Maximum number of values in the JSON of a request whose viewer has signed in."
     )
     max_document: int = Field(100_000, ge=1_000, description="Maximum characters of a GraphQL document.")
     max_tokens: int = Field(1_000, ge=100, description="Maximum lexical tokens of a document.")
@@ -24,11 +37,26 @@ class LimitSettings(BaseSettings):
     max_input_items: int = Field(
         2_000, ge=600, description="Maximum list items in the arguments of an operation's fields; a search counts as 250."
     )
+    max_mutation_items: int = Field(
+        30_000, ge=10_000, description="Maximum list items in the inputs of a request's mutations; an event counts as 30."
+    )
     max_cost: int = Field(100_000, ge=100, description="Maximum query cost of an operation: fields times sizes of lists.")
+    max_connections: int | None = Field(
+        None,
+        ge=3,
+        description="Maximum connections of a process; beyond, the one that has been idle for longest is closed. Unset: seven "
+        "eighths of the files that it may open (RLIMIT_NOFILE), at most 30,000.",
+    )
     max_sockets: int = Field(
-        10_000, ge=1, description="Maximum WebSockets of a process, and as many event streams. Further ones are refused."
+        10_000,
+        ge=1,
+        description="Maximum WebSockets of a process, and as many event streams; of each at most a third of the "
+        "connections. Further ones are refused; for a WebSocket the longest idle one is closed instead, if there is any.",
     )
     max_operations: int = Field(100, ge=1, description="Maximum concurrent operations on one WebSocket.")
+    max_live_lists: int = Field(
+        1_000, ge=1, description="Maximum different live lists (`productList`) of a process; those of equal lists count once."
+    )
     max_message: int = Field(262_144, ge=1_024, description="Maximum bytes of a message from a WebSocket client.")
     max_response: int = Field(16_000_000, ge=10_000, description="Maximum bytes of one response to an operation or a batch.")
     max_unread_connection: int = Field(
@@ -70,6 +98,13 @@ class LimitSettings(BaseSettings):
     max_batch: int = Field(
         10, ge=0, le=100, description="Maximum number of requests in one HTTP body (a JSON array); 0: no batches."
     )
+
+    @field_validator("max_bodies")
+    @classmethod
+    def _check_bodies(cls, value: int, info: ValidationInfo) -> int:
+        if value < max(info.data.get("max_body", 0), info.data.get("max_signed_in_body", 0)):
+            raise ValueError("must be at least STOREFRONT_MAX_BODY and STOREFRONT_MAX_SIGNED_IN_BODY: one body has to fit")
+        return value
 
     @field_validator("max_unread_connection", "max_unread_websocket", "max_unread")
     @classmethod

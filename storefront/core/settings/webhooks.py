@@ -37,7 +37,7 @@ class WebhookSettings(BaseSettings):
     webhook_http: bool = Field(False, description="Whether webhooks may have http:// URLs: for development and tests.")
     webhook_networks: str | None = Field(
         None,
-        description="Private networks that webhooks may send to, comma-separated, such as 10.1.0.0/16 (SSRF).",
+        description="Private networks that webhooks and fetched images may be in, comma-separated, such as 10.1.0.0/16 (SSRF).",
     )
 
     def networks(self) -> list[str]:

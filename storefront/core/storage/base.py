@@ -28,6 +28,8 @@ from storefront.core.streams import read_bounded
 
 # Maximum bytes of a chunk.
 CHUNK_BYTES = 262_144
+# For objects whose content never changes.
+IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
 # The longest expiry of a presigned request that S3 accepts.
 MAX_PRESIGN_SECONDS = 604_800
 

@@ -3,25 +3,31 @@
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import strawberry
 
+from storefront.core.currencies import round_amount
 from storefront.core.db.database import Row
 from storefront.core.ids import parse_id
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
+from storefront.graph.batches import build_reference_batch
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.limits import MAX_FILTER_ITEMS, ROW_LIMITS, limits
 from storefront.graph.pagination import Connection
-from storefront.graph.scalars import JSON
+from storefront.graph.scalars import JSON, CurrencyCode
+from storefront.models.row_keys import RowKey
 from storefront.queries.analytics import MAX_SOURCES, EventCounts, EventFilter, SeriesPoint, Span
+from storefront.queries.purchases import ProductFigures, ProductPoint, RevenueSum
 
 if TYPE_CHECKING:
-    from storefront.graph.types.catalogue import Product
+    from storefront.graph.types.catalogue import Config, Product
 
 T = TypeVar("T")
 
@@ -73,6 +79,10 @@ class AnalyticsEvent:
     is_bot: bool = strawberry.field(description="Whether the user agent is a known bot.")
     timestamp: datetime = strawberry.field(description="When the event happened.")
 
+    config: Annotated["Config", strawberry.lazy("storefront.graph.types.catalogue")] = batch_field(
+        build_reference_batch(loaders.load_configs, attrgetter("config_id"), "store"), description="The store."
+    )
+
 
 @strawberry.type(description="Figures of one of the most clicked products.")
 class TopProduct:
@@ -84,10 +94,10 @@ class TopProduct:
 
     @strawberry.field(description="The product; null if it has been deleted.")
     async def product(self, info: Info) -> Annotated["Product", strawberry.lazy("storefront.graph.types.catalogue")] | None:
-        key = parse_id(self.product_id)
-        found_product = await info.context.load(loaders.load_products, key) if key else None
         # Product ids in events come from browsers: the product may belong to another store.
-        return cast("Product", found_product) if found_product and found_product.config_id == self.parent_id else None
+        id_ = parse_id(self.product_id)
+        found_product = await info.context.load(loaders.load_products, RowKey(self.parent_id, id_)) if id_ else None
+        return cast("Product | None", found_product)
 
 
 @strawberry.type(description="Figures of a store for one interval.")
@@ -98,6 +108,21 @@ class AnalyticsPoint:
     add_to_carts: int = strawberry.field(description="Number of `add_to_cart` events.")
     purchases: int = strawberry.field(description="Number of `purchase` events.")
     sessions: int = strawberry.field(description="Number of sessions that started in the interval.")
+
+
+@strawberry.type(description="Revenue in one currency, of the purchases that state their `total` and `currency`.")
+class Revenue:
+    currency: CurrencyCode = strawberry.field(description="Currency of the amount.")
+    amount: Decimal = strawberry.field(description="Sum of the totals.")
+    purchases: int = strawberry.field(description="Number of these `purchase` events.")
+
+
+@strawberry.type(description="Figures of one product for one interval.")
+class ProductAnalyticsPoint:
+    starts_at: datetime = strawberry.field(description="Start of the interval. The first may start before the period.")
+    product_clicks: int = strawberry.field(description="Number of `product_click` events.")
+    add_to_carts: int = strawberry.field(description="Number of `add_to_cart` events.")
+    purchases: int = strawberry.field(description="Number of `purchase` events.")
 
 
 @strawberry.type(description="Where sessions came from: the UTM parameters of their first page, or else the referring site.")
@@ -127,6 +152,23 @@ _FUNNEL_COUNTERS = {
     "add_to_cart": "converted_sessions",
     "purchase": "purchased_sessions",
 }
+
+
+_REVENUE_DESCRIPTION = (
+    "Revenue by currency, of the `purchase` events that state their `total` and `currency`; the currency with the most purchases "
+    "first."
+)
+
+
+def _build_revenue(sums: Sequence[RevenueSum]) -> list[Revenue]:
+    return [
+        Revenue(
+            currency=cast(CurrencyCode, one.currency),
+            amount=round_amount(Decimal(one.amount), one.currency),
+            purchases=one.purchases,
+        )
+        for one in sums
+    ]
 
 
 async def _load_by_span(
@@ -200,6 +242,10 @@ class AnalyticsReport:
         counts = await self._load_counts(info)
         return _compute_percent(counts.add_to_carts, counts.product_clicks)
 
+    @strawberry.field(description=_REVENUE_DESCRIPTION, metadata=costs(size=3))
+    async def revenue(self, info: Info) -> list[Revenue]:
+        return _build_revenue(await info.context.load(loaders.load_config_revenue, self.config_id, self.span))
+
     @strawberry.field(description="Share of the sessions with a product click that also added to a cart, in percent.")
     async def session_conversion_rate(self, info: Info) -> float:
         counts = await self._load_counts(info)
@@ -240,6 +286,70 @@ class AnalyticsReport:
         return None if self.is_previous else replace(self, span=self.span.get_previous(), is_previous=True)
 
 
+async def _load_product_series(
+    reports: "Sequence[ProductAnalytics]",
+    info: Info,
+    interval: Annotated[AnalyticsInterval, strawberry.argument(description="Length of the intervals.")] = AnalyticsInterval.DAY,
+) -> Sequence[Sequence[ProductPoint]]:
+    length, load = cast(str, interval.value), info.context.load_many
+    zone = reports[0].time_zone
+    points_by_span: dict[Span, Iterator[Sequence[ProductPoint]]] = {}
+    for span in {report.span for report in reports}:
+        arguments.check_series_interval(length, span, "interval")
+        keys = [report.product for report in reports if report.span == span]
+        points_by_span[span] = iter(await load(loaders.load_product_series, keys, span, length, zone))
+    return [next(points_by_span[report.span]) for report in reports]
+
+
+@strawberry.type(description="Figures of one product for a period. Bots are excluded.")
+class ProductAnalytics:
+    product: strawberry.Private[RowKey]
+    span: strawberry.Private[Span]
+    time_zone: strawberry.Private[str]
+    is_previous: strawberry.Private[bool] = False
+
+    async def _load_figures(self, info: Info) -> ProductFigures:
+        return await info.context.load(loaders.load_product_figures, self.product, self.span)
+
+    @strawberry.field(description="Number of `product_click` events.")
+    async def product_clicks(self, info: Info) -> int:
+        return (await self._load_figures(info)).product_clicks
+
+    @strawberry.field(description="Number of `add_to_cart` events.")
+    async def add_to_carts(self, info: Info) -> int:
+        return (await self._load_figures(info)).add_to_carts
+
+    @strawberry.field(description="Number of `purchase` events.")
+    async def purchases(self, info: Info) -> int:
+        return (await self._load_figures(info)).purchases
+
+    @strawberry.field(description=_REVENUE_DESCRIPTION, metadata=costs(size=3))
+    async def revenue(self, info: Info) -> list[Revenue]:
+        return _build_revenue((await self._load_figures(info)).revenue)
+
+    @strawberry.field(description="Additions to carts per product click, in percent. Can exceed 100.")
+    async def conversion_rate(self, info: Info) -> float:
+        figures = await self._load_figures(info)
+        return _compute_percent(figures.add_to_carts, figures.product_clicks)
+
+    series: list[ProductAnalyticsPoint] = batch_field(
+        _load_product_series,
+        description="All intervals of the period in order, including empty ones. The first and last count only what is within "
+        "the period.",
+        metadata=costs(50, size=31),
+    )
+
+    @strawberry.field(description="The period of the same length just before, for comparison; null within a previous period.")
+    def previous(self) -> "ProductAnalytics | None":
+        return None if self.is_previous else replace(self, span=self.span.get_previous(), is_previous=True)
+
+
+def build_product_analytics(range: DateRangeInput, time_zone: str) -> ProductAnalytics:
+    """The report of a product, to be completed with its key. The caller checks permissions. Raises InvalidInput."""
+    span = arguments.build_report_range(range.from_, range.to, "range")
+    return ProductAnalytics(product=RowKey("", ""), span=span, time_zone=arguments.check_time_zone(time_zone, "timeZone"))
+
+
 def build_analytics_report(config_id: str, range: DateRangeInput, time_zone: str) -> AnalyticsReport:
     """The report of one store, computed when resolved. The caller checks permissions. Raises InvalidInput."""
     span = arguments.build_report_range(range.from_, range.to, "range")
@@ -273,7 +383,7 @@ async def load_event_connections(
 
 def _build_event_filter(filter_: AnalyticsEventFilterInput) -> EventFilter:
     return EventFilter(
-        arguments.check_texts(filter_.events, "filter.events") if filter_.events is not None else None,
+        arguments.check_texts(filter_.events, "filter.events") if filter_.events else None,
         arguments.check_text(filter_.session_id, "filter.sessionId") if filter_.session_id is not None else None,
         arguments.build_date_range(filter_.range.from_, filter_.range.to, "filter.range") if filter_.range else None,
     )

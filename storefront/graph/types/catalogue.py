@@ -4,20 +4,28 @@ Plain fields read the row that a query returned; methods are edges, or values co
 each other in cycles, as a graph does: therefore they are one module.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, cast
 
 import orjson
 import strawberry
 
-from storefront.execution.batch_field import batch_field
+from storefront.execution.batch_field import BatchResolver, batch_field
 from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
-from storefront.graph.batches import build_optional_reference_batch, build_reference_batch, load_by_kind
+from storefront.graph.batches import (
+    build_optional_reference_batch,
+    build_reference_batch,
+    load_by_kind,
+    load_currencies,
+    load_for_owned_stores,
+)
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
@@ -30,6 +38,8 @@ from storefront.graph.inputs import (
     ProductInConfigByInput,
     ProductStatus,
     ProductVariantSortKey,
+    ReviewPolicy,
+    ReviewStatus,
     SearchText,
     VariantInProductByInput,
     WeightUnit,
@@ -46,17 +56,27 @@ from storefront.graph.limits import RATING_LIMITS, ROW_LIMITS, SEARCH_LIMITS, li
 from storefront.graph.pagination import CURSOR_LIMITS, After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.rows import as_row
-from storefront.graph.scalars import CurrencyCode, Position
+from storefront.graph.scalars import HTML, CurrencyCode, Position
 from storefront.graph.types.analytics import (
     AnalyticsEventConnection,
     AnalyticsReport,
     MaybeEventFilter,
+    ProductAnalytics,
     Range,
     TimeZone,
     build_analytics_report,
+    build_product_analytics,
     load_event_connections,
 )
-from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
+from storefront.graph.types.categories import (
+    CategoryByInput,
+    FirstCategories,
+    build_category_id,
+    build_handle,
+    find_category,
+    load_trees,
+)
+from storefront.graph.types.facets import PriceRange, ProductFacets
 from storefront.graph.types.jobs import JobConnection, load_jobs_of_stores
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
@@ -68,13 +88,17 @@ from storefront.graph.variant_inputs import (
     REQUIRES_SHIPPING_DESCRIPTION,
     TAXABLE_DESCRIPTION,
 )
-from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
+from storefront.models.categories import join_category, split_category
+from storefront.models.row_keys import RowKey, list_keys, make_key_getter
+from storefront.models.rows import ConfigRow, ProductRow, ReviewRow, UserRow, VariantRow
 from storefront.models.variant import MAX_ATTRIBUTES, MAX_VARIANTS, fold_case
 from storefront.queries import fields
+from storefront.queries.categories import CategoryKey, CategoryNode
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.options import OptionMatch, OptionMatches
 from storefront.queries.search import parse_search
+from storefront.queries.suggestions import TitleMatches
 from storefront.queries.visibility import Audience
 from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 
@@ -126,19 +150,169 @@ async def _load_products(
     before: Before = None,
 ) -> "Sequence[ProductConnection]":
     window = arguments.build_window(first, after, last, before)
-    audiences = [info.context.get_audience(store.id) for store in stores]
+    return await _load_connections(info, [StoreScope(store.id) for store in stores], filter, search, sort, window)
+
+
+async def _load_connections(
+    info: Info, scopes: Sequence[StoreScope], filter: MaybeFilter, search: SearchText, sort: MaybeSort, window: Window
+) -> "Sequence[ProductConnection]":
+    """A page of the products of each scope, as the viewer sees them."""
+    audiences = [info.context.get_audience(scope.config_id) for scope in scopes]
     listings: dict[Audience, Listing] = {}
     for audience in set(audiences):
         selection = inputs.build_selection(filter, search, audience)
         listings[audience] = _complete_listing(info, Listing(selection, inputs.build_order(sort, selection), window))
     load = info.context.load_many
-    positions = await _load_selected_positions(info, [store.id for store in stores])
+    positions = await _load_selected_positions(info, [scope.config_id for scope in scopes])
     results = await load_by_kind(
-        stores, audiences, lambda keys, audience: load(loaders.load_config_products, keys, listings[audience])
+        scopes,
+        audiences,
+        lambda keys, audience: load(loaders.load_product_pages, keys, listings[audience]),
     )
     return [
         _build_product_connection(info, result, listings[audience], position)
         for result, audience, position in zip(results, audiences, positions, strict=True)
+    ]
+
+
+async def _load_category_products(
+    categories: "Sequence[Category]",
+    info: Info,
+    filter: MaybeFilter = None,
+    search: SearchText = None,
+    sort: MaybeSort = None,
+    first: MaybeFirst = None,
+    after: After = None,
+    last: MaybeLast = None,
+    before: Before = None,
+) -> "Sequence[ProductConnection]":
+    scopes = [StoreScope(category.config_id, category=join_category(category.names)) for category in categories]
+    window = arguments.build_window(first, after, last, before)
+    return await _load_connections(info, scopes, filter, search, sort, window)
+
+
+def _make_detail_batch(column: str) -> BatchResolver:
+    """A batch resolver of what the owner has added to categories; null for those without."""
+
+    async def load_details(categories: "Sequence[Category]", info: Info) -> Sequence[str | None]:
+        keys = [CategoryKey(category.config_id, join_category(category.names)) for category in categories]
+        rows = await info.context.load_many(loaders.load_category_details, keys)
+        return [getattr(row, column) if row else None for row in rows]
+
+    return load_details
+
+
+async def _load_category_nodes(categories: "Sequence[Category]", info: Info) -> list[CategoryNode]:
+    # There may be thousands of categories of one store.
+    stores = [*dict.fromkeys(category.config_id for category in categories)]
+    trees = dict(zip(stores, await load_trees(info, stores), strict=True))
+    # Of the category of a product that was just hidden there may be none any more.
+    return [trees[category.config_id].nodes.get(category.names) or CategoryNode(category.names) for category in categories]
+
+
+async def _load_child_categories(
+    categories: "Sequence[Category]", info: Info, first: FirstCategories = 50
+) -> "Sequence[Sequence[Category]]":
+    limit = arguments.check_row_count(first)
+    nodes = await _load_category_nodes(categories, info)
+    return [build_categories(category.config_id, node.children[:limit]) for category, node in zip(categories, nodes, strict=True)]
+
+
+async def _load_category_counts(categories: "Sequence[Category]", info: Info) -> Sequence[int]:
+    return [node.product_count for node in await _load_category_nodes(categories, info)]
+
+
+@strawberry.type(
+    description="A node of the category tree, which follows from the `category` of the store's products: the products of "
+    '"Clothing > Shirts" are in "Clothing", too.'
+)
+class Category:
+    config_id: strawberry.Private[str]
+    names: strawberry.Private[tuple[str, ...]]
+
+    @strawberry.field(description="Stable as long as `path` is.")
+    def id(self) -> strawberry.ID:
+        return strawberry.ID(build_category_id(self.config_id, self.names))
+
+    @strawberry.field(description='Last part of the path: "Shirts".')
+    def name(self) -> str:
+        return self.names[-1]
+
+    @strawberry.field(
+        description='Names from the root, joined by " > ": "Clothing > Shirts". The value of `ProductFilterInput.categories`.'
+    )
+    def path(self) -> str:
+        return join_category(self.names)
+
+    @strawberry.field(
+        description='Identifies the category in URLs: "clothing/shirts". Categories whose names differ in case or punctuation '
+        "only have the same one, which finds the one with the most products."
+    )
+    def handle(self) -> str:
+        return build_handle(self.names)
+
+    @strawberry.field(description="Parent category; null at the top level.")
+    def parent(self) -> "Category | None":
+        return Category(config_id=self.config_id, names=self.names[:-1]) if len(self.names) > 1 else None
+
+    @strawberry.field(description="Categories above this one, top level first.", metadata=costs(size=3))
+    def ancestors(self) -> "list[Category]":
+        return list_categories_of_names(self.config_id, self.names)[:-1]
+
+    children: "list[Category]" = batch_field(
+        _load_child_categories,
+        description="Categories directly below, those with the most products first.",
+        metadata=costs(size=20),
+    )
+
+    product_count: int = batch_field(
+        _load_category_counts,
+        description="Number of products that the viewer can see in this category and those below it.",
+    )
+
+    products: "ProductConnection" = batch_field(
+        _load_category_products,
+        description="The products in this category and those below it.",
+        metadata=costs(size=20),
+    )
+
+    image: str | None = batch_field(_make_detail_batch("image"), description="URL of the picture that the owner has given it.")
+    description: str | None = batch_field(_make_detail_batch("description"), description="Plain-text description by the owner.")
+    seo_title: str | None = batch_field(
+        _make_detail_batch("seo_title"), description="Title for search engines; null to use `name`."
+    )
+    seo_description: str | None = batch_field(
+        _make_detail_batch("seo_description"), description="Description for search engines; null to use `description`."
+    )
+
+
+def build_categories(config_id: str, nodes: Iterable[CategoryNode]) -> list[Category]:
+    """The categories of nodes of a store."""
+    return [Category(config_id=config_id, names=node.names) for node in nodes]
+
+
+def list_categories_of_names(config_id: str, names: tuple[str, ...]) -> list[Category]:
+    """A category and those above it, top level first."""
+    return [Category(config_id=config_id, names=names[:depth]) for depth in range(1, len(names) + 1)]
+
+
+async def _load_top_categories(
+    stores: Sequence[ConfigRow], info: Info, first: FirstCategories = 50
+) -> Sequence[Sequence[Category]]:
+    limit = arguments.check_row_count(first)
+    trees = await load_trees(info, [store.id for store in stores])
+    return [build_categories(store.id, tree.roots[:limit]) for store, tree in zip(stores, trees, strict=True)]
+
+
+async def _load_category(
+    stores: Sequence[ConfigRow],
+    info: Info,
+    by: Annotated[CategoryByInput, strawberry.argument(description="How the category is identified.")],
+) -> Sequence[Category | None]:
+    trees = await load_trees(info, [store.id for store in stores])
+    found = [find_category(store.id, tree, by) for store, tree in zip(stores, trees, strict=True)]
+    return [
+        None if names is None else Category(config_id=store.id, names=names) for store, names in zip(stores, found, strict=True)
     ]
 
 
@@ -164,6 +338,14 @@ async def _load_config_variants(
     return await info.context.load_many(loaders.load_config_variants, [row.id for row in stores], sku, MAX_VARIANTS_OF_SKU)
 
 
+@strawberry.type(description="What is searched in a store besides the words as typed.")
+class SearchSettings:
+    synonyms: list[list[str]] = strawberry.field(description="Lists of words that are searched for each other.")
+
+
+DID_YOU_MEAN_DESCRIPTION = "A search with results to offer, if the words as typed found nothing and may be misspelt."
+
+
 async def _load_predictive_search(
     stores: Sequence[ConfigRow],
     info: Info,
@@ -183,28 +365,43 @@ async def _load_predictive_search(
 
     async def load_results(keys: Sequence[str], audience: Audience) -> Sequence[PredictiveSearchResult]:
         context, selection, scopes = info.context, selections[audience], [StoreScope(key) for key in keys]
-        titles = await context.load_many(loaders.load_config_title_suggestions, scopes, selection, limit)
-        unmatched = [scope for scope, found in zip(scopes, titles, strict=True) if not found]
+        matches = await context.load_many(loaders.load_config_title_matches, scopes, selection, limit)
+        unmatched = [scope for scope, found in zip(scopes, matches, strict=True) if not found.ids]
         corrected_scopes = await context.vocabularies.correct_scopes(
             context.read_database, unmatched, selection, context.corrections
         )
-        corrected_titles = await context.load_many(loaders.load_config_title_suggestions, corrected_scopes, selection, limit)
-        scope_by_store = {scope.config_id: scope for scope in (*scopes, *corrected_scopes)}
-        titles_by_store = {
-            scope.config_id: found
-            for scope, found in zip((*scopes, *corrected_scopes), (*titles, *corrected_titles), strict=True)
-        }
+        corrected_matches = await context.load_many(loaders.load_config_title_matches, corrected_scopes, selection, limit)
+        results = {scope.config_id: (scope, found) for scope, found in zip(scopes, matches, strict=True)}
+        for scope, found in zip(corrected_scopes, corrected_matches, strict=True):
+            if found.ids:
+                typed_matches = results[scope.config_id][1]
+                results[scope.config_id] = (scope.offer_correction(), typed_matches) if scope.is_guess else (scope, found)
         return [
-            PredictiveSearchResult(scope=scope_by_store[key], titles=titles_by_store[key], selection=selection, limit=limit)
-            for key in keys
+            PredictiveSearchResult(scope=scope, matches=found, selection=selection, limit=limit)
+            for scope, found in (results[key] for key in keys)
         ]
 
-    return await load_by_kind(stores, audiences, load_results)
+    return await load_by_kind([row.id for row in stores], audiences, load_results)
+
+
+async def _load_search_settings(stores: Sequence[ConfigRow], info: Info) -> Sequence[SearchSettings | None]:
+    async def load_settings(config_ids: Sequence[str]) -> list[SearchSettings]:
+        synonyms = await info.context.load_many(loaders.load_config_synonyms, config_ids)
+        return [SearchSettings(synonyms=lists) for lists in synonyms]
+
+    return await load_for_owned_stores(info, stores, load_settings)
 
 
 async def _load_store_reviews(
     stores: Sequence[ConfigRow],
     info: Info,
+    statuses: Annotated[
+        list[ReviewStatus] | None,
+        strawberry.argument(
+            description="Limits the reviews to some statuses. Has an effect for the owner only.",
+            metadata=limits(items=len(ReviewStatus)),
+        ),
+    ] = None,
     first: MaybeFirst = None,
     after: After = None,
     last: MaybeLast = None,
@@ -212,17 +409,19 @@ async def _load_store_reviews(
 ) -> "Sequence[ReviewConnection]":
     window, context = arguments.build_window(first, after, last, before), info.context
     audiences = [context.get_audience(row.id) for row in stores]
+    # An empty list is no condition, as in filters.
+    wanted = tuple(sorted({str(status.value) for status in statuses})) if statuses else None
     if _is_total_count_alone(info, "ReviewConnection", window):
         pages = [_NO_PAGE] * len(stores)
     else:
         columns = get_selected_columns(info, Review)
         pages = await load_by_kind(
-            stores,
+            [row.id for row in stores],
             audiences,
-            lambda keys, audience: context.load_many(loaders.load_config_reviews, keys, window, columns, audience),
+            lambda keys, audience: context.load_many(loaders.load_config_reviews, keys, window, columns, audience, wanted),
         )
     return [
-        ReviewConnection(page=page, count=partial(context.load, loaders.count_config_reviews, row.id, audience))
+        ReviewConnection(page=page, count=partial(context.load, loaders.count_config_reviews, row.id, audience, wanted))
         for row, page, audience in zip(stores, pages, audiences, strict=True)
     ]
 
@@ -257,6 +456,11 @@ class Config(Node):
     description: str | None = strawberry.field(description="Plain-text description.")
     is_published: bool = strawberry.field(description="Whether shoppers can see the store.")
     currency: CurrencyCode = strawberry.field(description="Currency of all prices in the store.")
+    review_policy: ReviewPolicy = strawberry.field(description="How new and edited reviews are published.")
+    product_url_template: str | None = strawberry.field(
+        description='URL of a product in the shop, for product feeds: "https://shop.example/products/{handle}". Placeholders are '
+        "`{handle}`, `{productId}` and `{variantId}`; null until set."
+    )
     version: int = strawberry.field(description="Increases by one with each change of the store itself, not of its products.")
     created_at: datetime = strawberry.field(description="When the store was created.")
     updated_at: datetime = strawberry.field(description="When the store itself was last changed.")
@@ -277,7 +481,7 @@ class Config(Node):
         return build_integrations(document, info.context.get_audience(str(self.id))) if document else None
 
     owner: User = batch_field(
-        build_reference_batch(loaders.load_users, "user_id", "user"), description="The user who owns the store."
+        build_reference_batch(loaders.load_users, attrgetter("user_id"), "user"), description="The user who owns the store."
     )
 
     @strawberry.field(description="Current position of the store's change log.")
@@ -291,7 +495,9 @@ class Config(Node):
     )
 
     product: "Product | None" = batch_field(
-        _load_product, description="A product of this store; null if it does not exist or is not visible."
+        _load_product,
+        description="A product of this store; null if it does not exist or is not visible. Former handles are followed: compare "
+        "`Product.handle` to redirect.",
     )
 
     variants: "list[ProductVariant]" = batch_field(
@@ -304,15 +510,25 @@ class Config(Node):
         _load_predictive_search, description="Results to show while a shopper is typing.", metadata=costs(20)
     )
 
-    @strawberry.field(description="The categories of the store's products, largest first.", metadata=costs(50, size=20))
-    async def categories(self, info: Info) -> list[FacetValue]:
-        selection = Selection(info.context.get_audience(str(self.id)))
-        rows = await info.context.load(loaders.load_config_facet, StoreScope(str(self.id)), "categories", selection)
-        return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
+    search_settings: SearchSettings | None = batch_field(
+        _load_search_settings,
+        description="What is searched besides the words as typed. Owner only; null for others.",
+    )
+
+    categories: list[Category] = batch_field(
+        _load_top_categories,
+        description="Top-level categories, those with the most products first.",
+        metadata=costs(20, size=50),
+    )
+
+    category: Category | None = batch_field(
+        _load_category, description="A category of this store; null if the viewer can see no product in it.", metadata=costs(20)
+    )
 
     reviews: "ReviewConnection" = batch_field(
         _load_store_reviews,
-        description="Reviews of all products that the viewer can see, newest first.",
+        description="Reviews of all products that the viewer can see, newest first. Shoppers see published reviews; the "
+        "owner sees all.",
         metadata=costs(size=20),
     )
 
@@ -357,6 +573,7 @@ class _SwatchRow(NamedTuple):
 
     color: str | None
     image: str | None
+    image_alt: str | None
     config_id: str
 
 
@@ -369,6 +586,7 @@ class _OptionValueRow(NamedTuple):
     swatch: _SwatchRow | None
     exists: bool
     available: bool
+    config_id: str
     variant_id: str | None
 
 
@@ -376,7 +594,9 @@ class _OptionRow(NamedTuple):
     id: str
     name: str
     position: int
-    values: list[_OptionValueRow]
+    product: ProductRow
+    stored_values: Sequence[Mapping[str, Any]]
+    matches: OptionMatches
 
 
 @strawberry.type(description="Visual representation of an option value.")
@@ -398,7 +618,7 @@ class ProductOptionValue:
     )
     available: bool = strawberry.field(description="Whether such a variant can be bought now.")
     variant: "ProductVariant | None" = batch_field(
-        build_optional_reference_batch(loaders.load_variants, "variant_id"),
+        build_optional_reference_batch(loaders.load_variants, make_key_getter("variant_id")),
         description="First such variant, if possible one that can be bought now; null if there is none.",
     )
 
@@ -413,7 +633,7 @@ async def _slice_option_values(
     options: Sequence[_OptionRow], _: Info, first: FirstValues = 100
 ) -> Sequence[Sequence[_OptionValueRow]]:
     limit = arguments.check_row_count(first, max_rows=MAX_VARIANTS)
-    return [option.values[:limit] for option in options]
+    return [_build_option_values(option, limit) for option in options]
 
 
 @strawberry.type(description="Something shoppers choose between, such as size or colour.")
@@ -436,7 +656,7 @@ class _RatingAndCount(NamedTuple):
     count: int  # type: ignore[assignment]
 
 
-@strawberry.type(description="Number and average of the reviews of a product.")
+@strawberry.type(description="Number and average of the published reviews of a product.")
 class ReviewSummary:
     average: float | None = strawberry.field(description="Average number of stars; null without reviews.")
     count: int = strawberry.field(description="Number of reviews.")
@@ -468,7 +688,7 @@ async def _load_options(
     value_fields = get_selected_names(info, "ProductOptionValue")
     if value_fields is None or not _MATCHED_FIELDS.isdisjoint(value_fields):
         selection = orjson.dumps(dict(chosen)).decode()
-        matches = await info.context.load_many(loaders.load_option_matches, [row.id for row in products], selection)
+        matches = await info.context.load_many(loaders.load_option_matches, list_keys(products), selection)
     return [_build_options(product, matches_of_product) for product, matches_of_product in zip(products, matches, strict=True)]
 
 
@@ -478,27 +698,29 @@ _MATCHED_FIELDS = frozenset({"exists", "available", "variant"})
 
 def _build_options(product: ProductRow, matches: OptionMatches) -> list[_OptionRow]:
     return [
-        _OptionRow(
-            option["id"],
-            option["name"],
-            position,
-            [
-                _build_option_value(product, value, n, matches.get((fold_case(option["name"]), fold_case(value["value"]))))
-                for n, value in enumerate(option["values"])
-            ],
-        )
+        _OptionRow(option["id"], option["name"], position, product, option["values"], matches)
         for position, option in enumerate(product.options)
     ]
 
 
+def _build_option_values(option: _OptionRow, limit: int) -> list[_OptionValueRow]:
+    images, folded_name = set(option.product.images), fold_case(option.name)
+    return [
+        _build_option_value(option.product, images, value, n, option.matches.get((folded_name, fold_case(value["value"]))))
+        for n, value in enumerate(option.stored_values[:limit])
+    ]
+
+
 def _build_option_value(
-    product: ProductRow, value: Mapping[str, Any], position: int, match: OptionMatch | None
+    product: ProductRow, images: AbstractSet[str], value: Mapping[str, Any], position: int, match: OptionMatch | None
 ) -> _OptionValueRow:
     swatch = value["swatch"]
-    image = swatch and (swatch["image"] if swatch["image"] in product.images else None)
-    row = _SwatchRow(swatch["color"], image, product.config_id) if swatch else None
+    image = swatch and (swatch["image"] if swatch["image"] in images else None)
+    row = _SwatchRow(swatch["color"], image, product.image_alts.get(image or ""), product.config_id) if swatch else None
     is_available, variant_id = match or (False, None)
-    return _OptionValueRow(value["id"], value["value"], position, row, match is not None, is_available, variant_id)
+    return _OptionValueRow(
+        value["id"], value["value"], position, row, match is not None, is_available, product.config_id, variant_id
+    )
 
 
 VARIANT_LIMITS = row_limits(MAX_VARIANTS_PER_PAGE)
@@ -545,7 +767,7 @@ async def _load_variants(
         pages = [_NO_PAGE] * len(products)
     else:
         pages = await load_by_kind(
-            products,
+            list_keys(products),
             audiences,
             lambda keys, audience: context.load_many(
                 loaders.load_product_variants,
@@ -575,8 +797,14 @@ async def _load_variant(
     load = info.context.load_many
     owned_flags = [info.context.get_audience(row.config_id) is Audience.OWNER for row in products]
     return await load_by_kind(
-        products, owned_flags, lambda keys, is_owner: load(loaders.load_product_variant, keys, lookup_name, value, is_owner)
+        list_keys(products),
+        owned_flags,
+        lambda keys, is_owner: load(loaders.load_product_variant, keys, lookup_name, value, is_owner),
     )
+
+
+async def _load_viewer_reviews(products: Sequence[ProductRow], info: Info) -> Sequence[ReviewRow | None]:
+    return await info.context.load_many(loaders.load_viewer_reviews, list_keys(products))
 
 
 async def _load_reviews(
@@ -616,7 +844,7 @@ async def _load_reviews(
         # A column of the product.
         pages = [_NO_PAGE] * len(products)
     else:
-        columns, keys = get_selected_columns(info, Review), [row.id for row in products]
+        columns, keys = get_selected_columns(info, Review), list_keys(products)
         pages = await info.context.load_many(loaders.load_product_reviews, keys, window, columns, stars)
     return [
         ReviewConnection(page=page, count=_make_counter(fields.get_review_count(row, stars)))
@@ -636,9 +864,18 @@ def _make_counter(count: int) -> Callable[[], Awaitable[int]]:
 
 
 async def _load_related(products: Sequence[ProductRow], info: Info, first: First = 4) -> Sequence[Sequence[ProductRow]]:
-    return await info.context.load_many(
-        loaders.load_related_products, [row.id for row in products], arguments.check_row_count(first)
-    )
+    return await info.context.load_many(loaders.load_related_products, list_keys(products), arguments.check_row_count(first))
+
+
+async def _load_product_analytics(
+    products: Sequence[ProductRow], info: Info, range: Range, time_zone: TimeZone = "UTC"
+) -> Sequence[ProductAnalytics | None]:
+    owned_flags = [info.context.get_audience(row.config_id) is Audience.OWNER for row in products]
+    report = build_product_analytics(range, time_zone) if any(owned_flags) else None
+    return [
+        replace(report, product=RowKey(row.config_id, row.id)) if report and is_owned else None
+        for row, is_owned in zip(products, owned_flags, strict=True)
+    ]
 
 
 @strawberry.type(
@@ -647,7 +884,13 @@ async def _load_related(products: Sequence[ProductRow], info: Info, first: First
 class Product(Node):
     title: str = strawberry.field(description="Name shown to shoppers.")
     handle: str = strawberry.field(description="Identifies the product in URLs; unique in the store.")
-    description: str | None = strawberry.field(description="Plain-text description.")
+    description: str | None = strawberry.field(description="Plain-text description: the text of `descriptionHtml`.")
+    description_html: HTML | None = strawberry.field(
+        description="Formatted description; null without a description, or if it has not been written since descriptions have a "
+        "format."
+    )
+    vendor: str | None = strawberry.field(description="Manufacturer or brand.")
+    product_type: str | None = strawberry.field(description='Kind of product: "Shirt".')
     price: Decimal = strawberry.field(
         description="Price of the cheapest available variant, or of the cheapest one if none is available."
     )
@@ -655,8 +898,9 @@ class Product(Node):
         description="Price before a reduction, of the variant that `price` is from, and never below `price`; null if it is not "
         "reduced."
     )
+    currency: CurrencyCode = batch_field(load_currencies, description="Currency of the prices of this product.")
     images: list[str] = strawberry.field(description="URLs of the images in display order.")
-    category: str | None = strawberry.field(description="Category of the product.")
+    category: str | None = strawberry.field(description='Category of the product; may be a path: "Clothing > Shirts".')
     tags: list[str] = strawberry.field(description="Tags.")
     inventory: int | None = strawberry.field(
         description="Units in stock over all variants; null if that of one of them is not tracked."
@@ -666,7 +910,11 @@ class Product(Node):
     in_stock: bool = strawberry.field(description="Whether any variant can be bought now.")
     seo_title: str | None = strawberry.field(description="Title for search engines; null to use `title`.")
     seo_description: str | None = strawberry.field(description="Description for search engines; null to use `description`.")
+    gift_card: bool = strawberry.field(description="Whether the product is a gift card.")
     status: ProductStatus = strawberry.field(description="Status. Shoppers see active products only.")
+    published_at: datetime | None = strawberry.field(
+        description="When the product became active for the first time; null if it never was."
+    )
     popularity: int = strawberry.field(
         description="Popularity score: product clicks of the last 30 days plus five times the additions to carts. Updated every "
         "few minutes."
@@ -683,16 +931,25 @@ class Product(Node):
     )
     def price_range(self) -> PriceRange:
         row = as_row(self, ProductRow)
-        return PriceRange(min=Decimal(row.price), max=Decimal(row.max_price))
+        return PriceRange(config_id=row.config_id, min=Decimal(row.price), max=Decimal(row.max_price))
+
+    @strawberry.field(
+        description="The category and those above it, top level first.",
+        metadata=requires_columns("category", "config_id") | costs(size=3),
+    )
+    def breadcrumbs(self) -> list[Category]:
+        row = as_row(self, ProductRow)
+        return list_categories_of_names(row.config_id, split_category(row.category or ""))
 
     config: Config = batch_field(
-        build_reference_batch(loaders.load_configs, "config_id", "store"), description="The store that sells the product."
+        build_reference_batch(loaders.load_configs, attrgetter("config_id"), "store"),
+        description="The store that sells the product.",
     )
 
     options: list[ProductOption] = batch_field(
         _load_options,
         description="What shoppers choose between, such as size and colour, in display order. Empty without options.",
-        metadata=requires_columns("options", "images", "config_id") | costs(size=3),
+        metadata=requires_columns("options", "images", "image_alts", "config_id") | costs(size=3),
     )
 
     variants: "ProductVariantConnection" = batch_field(
@@ -708,22 +965,36 @@ class Product(Node):
     gallery: list[Image] = batch_field(
         load_gallery,
         description="Images in display order, with sizes, alternative texts and URLs of any size.",
-        metadata=requires_columns("images", "config_id"),
+        metadata=requires_columns("images", "image_alts", "config_id"),
     )
 
     featured_image: Image | None = batch_field(
-        load_featured_images, description="First image; null without images.", metadata=requires_columns("images", "config_id")
+        load_featured_images,
+        description="First image; null without images.",
+        metadata=requires_columns("images", "image_alts", "config_id"),
     )
 
     reviews: "ReviewConnection" = batch_field(
         _load_reviews,
-        description="Reviews, newest first.",
+        description="Published reviews, newest first.",
         metadata=requires_columns("rating_counts") | costs(size=DEFAULT_REVIEWS),
     )
 
-    @strawberry.field(description="Number and average of the reviews.", metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
+    @strawberry.field(
+        description="Number and average of the published reviews.", metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS)
+    )
     def review_summary(self) -> ReviewSummary:
         return _build_review_summary(as_row(self, ProductRow))
+
+    viewer_review: "Review | None" = batch_field(
+        _load_viewer_reviews,
+        description="The viewer's own review, whatever its status; null if there is none.",
+        metadata=PERSONAL,
+    )
+
+    analytics: ProductAnalytics | None = batch_field(
+        _load_product_analytics, description="Figures of this product. Owner only; null for others.", metadata=costs(50)
+    )
 
     related: "list[Product]" = batch_field(
         _load_related, description="Related products: same category first, then shared tags, then popularity.", metadata=costs(20)
@@ -738,24 +1009,39 @@ class SearchSuggestion:
 @strawberry.type(description="Results to show while a shopper is typing.")
 class PredictiveSearchResult:
     scope: strawberry.Private[StoreScope]
-    titles: strawberry.Private[Sequence[str]]
+    matches: strawberry.Private[TitleMatches]
     selection: strawberry.Private[Selection]
     limit: strawberry.Private[int]
 
-    @strawberry.field(description="Searches to offer, most popular first.", metadata=costs(size=8))
+    @strawberry.field(description="Searches to offer: titles, those of the most popular products first.", metadata=costs(size=8))
     def suggestions(self) -> list[SearchSuggestion]:
-        return [SearchSuggestion(text=title) for title in self.titles]
+        return [SearchSuggestion(text=title) for title in self.matches.titles]
 
-    @strawberry.field(description="Matching products, best match first.", metadata=costs(size=8))
+    @strawberry.field(
+        description="Products whose titles have the words, of which the last may be a beginning; the most popular first.",
+        metadata=costs(size=8),
+    )
     async def products(self, info: Info) -> list[Product]:
-        window = arguments.build_window(self.limit, None)
-        listing = Listing(self.selection, inputs.build_order(None, self.selection), window)
-        result = await info.context.load(loaders.load_config_products, self.scope.config_id, listing)
-        return cast(list[Product], result.page.rows)
+        keys = [RowKey(self.scope.config_id, id_) for id_ in self.matches.ids]
+        rows = await info.context.load_many(loaders.load_products, keys)
+        return cast(list[Product], [row for row in rows if row is not None])
+
+    @strawberry.field(
+        description="Categories whose names have the words, of which the last may be a beginning; most products first.",
+        metadata=costs(size=8),
+    )
+    async def categories(self, info: Info) -> list[Category]:
+        load = info.context.load
+        found = await load(loaders.search_config_categories, self.scope, self.selection, self.limit)
+        return [Category(config_id=self.scope.config_id, names=names) for names in found]
 
     @strawberry.field(description="The search that was run instead, if the words as typed found nothing.")
     def corrected_search(self) -> str | None:
         return self.scope.corrected_search.text if self.scope.corrected_search else None
+
+    @strawberry.field(description=DID_YOU_MEAN_DESCRIPTION)
+    def did_you_mean(self) -> str | None:
+        return self.scope.offered_search.text if self.scope.offered_search else None
 
 
 @strawberry.type(description="A weight.")
@@ -805,11 +1091,11 @@ class ProductVariant(Node):
     image: Image | None = batch_field(
         load_variant_images,
         description="Image of this variant; null to show the product's.",
-        metadata=requires_columns("image", "config_id"),
+        metadata=requires_columns("image", "image_alt", "config_id"),
     )
 
     product: Product = batch_field(
-        build_reference_batch(loaders.load_products, "product_id", "product"), description="The product."
+        build_reference_batch(loaders.load_products, make_key_getter("product_id"), "product"), description="The product."
     )
 
 
@@ -818,18 +1104,24 @@ class Review(Node):
     rating: int = strawberry.field(description="Stars, 1 to 5.")
     title: str | None = strawberry.field(description="Headline.")
     body: str | None = strawberry.field(description="Text.")
+    status: ReviewStatus = strawberry.field(
+        description="Status of the review; always PUBLISHED for viewers other than its author and the owner of the store."
+    )
+    moderation_note: str | None = strawberry.field(description="Why the review is hidden, for its author; null otherwise.")
+    reply: str | None = strawberry.field(description="Public reply of the store's owner.")
+    replied_at: datetime | None = strawberry.field(description="When the reply was written or last changed.")
     version: int = strawberry.field(description="Increases by one with each change.")
     created_at: datetime = strawberry.field(description="When the review was written.")
     updated_at: datetime = strawberry.field(description="When the review was last changed.")
 
     user: User | None = batch_field(
-        build_optional_reference_batch(loaders.load_users, "user_id"),
+        build_optional_reference_batch(loaders.load_users, attrgetter("user_id")),
         description="The author; null if the account is gone.",
         metadata=requires_columns("user_id"),
     )
 
     product: Product = batch_field(
-        build_reference_batch(loaders.load_products, "product_id", "product"), description="The product."
+        build_reference_batch(loaders.load_products, make_key_getter("product_id"), "product"), description="The product."
     )
 
 
@@ -871,12 +1163,17 @@ class ProductConnection(Connection[Product]):
         corrected = self.listing_result.scope.corrected_search
         return corrected.text if corrected else None
 
+    @strawberry.field(description=DID_YOU_MEAN_DESCRIPTION)
+    def did_you_mean(self) -> str | None:
+        offered = self.listing_result.scope.offered_search
+        return offered.text if offered else None
+
 
 async def load_product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
     """A page of one store's products, batched with those of other fields."""
     completed_listing = _complete_listing(info, listing)
     [position] = await _load_selected_positions(info, [config_id])
-    result = await info.context.load(loaders.load_config_products, config_id, completed_listing)
+    result = await info.context.load(loaders.load_product_pages, StoreScope(config_id), completed_listing)
     return _build_product_connection(info, result, completed_listing, position)
 
 

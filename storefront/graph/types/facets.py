@@ -11,14 +11,22 @@ import strawberry
 from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
+from storefront.graph.batches import load_currencies
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.limits import ROW_LIMITS
+from storefront.graph.limits import ROW_LIMITS, row_limits
+from storefront.graph.scalars import CurrencyCode
 from storefront.models.variant import fold_case
+from storefront.queries.facets import MIN_RATINGS
 from storefront.queries.listing import ScopedPage, Selection
 
 FirstValues = Annotated[int, strawberry.argument(description="Maximum number of values, 1 to 100.", metadata=ROW_LIMITS)]
 DEFAULT_FACET_VALUES = 50
+MIN_BUCKETS, MAX_BUCKETS, DEFAULT_BUCKETS = 2, 10, 5
+FirstBuckets = Annotated[
+    int,
+    strawberry.argument(description="Maximum number of ranges, 2 to 10.", metadata=row_limits(MAX_BUCKETS, min_rows=MIN_BUCKETS)),
+]
 
 V = TypeVar("V", "FacetValue", "AttributeFacetValue")
 
@@ -44,6 +52,28 @@ class AvailabilityFacetValue:
     is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
 
 
+@strawberry.type(description="Number of products with at least an average rating.")
+class RatingFacetValue:
+    min_rating: float = strawberry.field(description="Value for `ProductFilterInput.minRating`.")
+    count: int = strawberry.field(description="Number of products.")
+    is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
+
+
+@strawberry.type(
+    description="Number of products with an available variant in a price range. A product may be in several: its variants may "
+    "have different prices, and a limit belongs to both of its ranges."
+)
+class PriceBucket:
+    config_id: strawberry.Private[str]
+    min: Decimal | None = strawberry.field(description="Value for `ProductFilterInput.minPrice`; null: no lower limit.")
+    max: Decimal | None = strawberry.field(description="Value for `ProductFilterInput.maxPrice`; null: no upper limit.")
+
+    currency: CurrencyCode = batch_field(load_currencies, description="Currency of both limits.")
+
+    count: int = strawberry.field(description="Number of products.")
+    is_selected: bool = strawberry.field(description="Whether the filter of the list has these limits.")
+
+
 async def _load_attribute_values(
     facets: "Sequence[AttributeFacet]",
     info: Info,  # noqa: ARG001 - every batch resolver takes it
@@ -66,8 +96,11 @@ class AttributeFacet:
 
 @strawberry.type(description="Lowest and highest price.")
 class PriceRange:
+    config_id: strawberry.Private[str]
     min: Decimal = strawberry.field(description="Lowest price.")
     max: Decimal = strawberry.field(description="Highest price.")
+
+    currency: CurrencyCode = batch_field(load_currencies, description="Currency of both prices.")
 
 
 async def _load_values(facets: "Sequence[ProductFacets]", info: Info, name: str, first: int) -> Sequence[Sequence[FacetValue]]:
@@ -85,10 +118,29 @@ async def _load_categories(
     return await _load_values(facets, info, "categories", first)
 
 
+async def _load_vendors(
+    facets: "Sequence[ProductFacets]", info: Info, first: FirstValues = DEFAULT_FACET_VALUES
+) -> Sequence[Sequence[FacetValue]]:
+    return await _load_values(facets, info, "vendors", first)
+
+
+async def _load_product_types(
+    facets: "Sequence[ProductFacets]", info: Info, first: FirstValues = DEFAULT_FACET_VALUES
+) -> Sequence[Sequence[FacetValue]]:
+    return await _load_values(facets, info, "product_types", first)
+
+
 async def _load_tags(
     facets: "Sequence[ProductFacets]", info: Info, first: FirstValues = DEFAULT_FACET_VALUES
 ) -> Sequence[Sequence[FacetValue]]:
     return await _load_values(facets, info, "tags", first)
+
+
+async def _load_price_buckets(
+    facets: "Sequence[ProductFacets]", info: Info, first: FirstBuckets = DEFAULT_BUCKETS
+) -> Sequence[Sequence[PriceBucket]]:
+    count = arguments.check_row_count(first, max_rows=MAX_BUCKETS, min_rows=MIN_BUCKETS)
+    return await asyncio.gather(*(facet.load_price_buckets(info, count) for facet in facets))
 
 
 @strawberry.type(
@@ -102,11 +154,33 @@ class ProductFacets:
     async def load_rows(self, info: Info, facet: str) -> list[Row]:
         return await info.context.load(loaders.load_config_facet, self.listing_result.scope, facet, self.selection)
 
+    async def load_price_buckets(self, info: Info, count: int) -> list[PriceBucket]:
+        scope, filters = self.listing_result.scope, dict(self.selection.filters)
+        selected_limits = [_parse_amount(filters.get(name)) for name in ("min_price", "max_price")]
+        return [
+            PriceBucket(
+                config_id=scope.config_id,
+                min=row.min,
+                max=row.max,
+                count=row.count,
+                is_selected=[_parse_amount(row.min), _parse_amount(row.max)] == selected_limits,
+            )
+            for row in await info.context.load(loaders.load_price_buckets, scope, self.selection, count)
+        ]
+
     def get_selected_values(self, name: str) -> Any:
         return dict(self.selection.filters).get(name, ())
 
     categories: list[FacetValue] = batch_field(
         _load_categories, description="Categories, those with the most products first.", metadata=costs(50)
+    )
+
+    vendors: list[FacetValue] = batch_field(
+        _load_vendors, description="Vendors, those with the most products first.", metadata=costs(50)
+    )
+
+    product_types: list[FacetValue] = batch_field(
+        _load_product_types, description="Product types, those with the most products first.", metadata=costs(50)
     )
 
     tags: list[FacetValue] = batch_field(_load_tags, description="Tags, those with the most products first.", metadata=costs(50))
@@ -131,7 +205,25 @@ class ProductFacets:
     @strawberry.field(description="Lowest and highest price of available variants; null without any.", metadata=costs(50))
     async def price(self, info: Info) -> PriceRange | None:
         (row,) = await self.load_rows(info, "price")
-        return None if row.min is None else PriceRange(min=row.min, max=row.max)
+        return None if row.min is None else PriceRange(config_id=self.listing_result.scope.config_id, min=row.min, max=row.max)
+
+    price_buckets: list[PriceBucket] = batch_field(
+        _load_price_buckets,
+        description="Price ranges with round limits, which together cover all products with an available variant; none where "
+        "prices do not differ.",
+        metadata=costs(50),
+    )
+
+    @strawberry.field(
+        description="Products with an average of at least 4, 3, 2 and 1 stars.", metadata=costs(50, size=len(MIN_RATINGS))
+    )
+    async def ratings(self, info: Info) -> list[RatingFacetValue]:
+        (row,) = await self.load_rows(info, "ratings")
+        selected = dict(self.selection.filters).get("min_rating")
+        return [
+            RatingFacetValue(min_rating=minimum, count=count, is_selected=minimum == selected)
+            for minimum, count in zip(MIN_RATINGS, row.counts, strict=True)
+        ]
 
     @strawberry.field(description="Products that can, and that cannot, be bought at the moment.", metadata=costs(50, size=2))
     async def availability(self, info: Info) -> list[AvailabilityFacetValue]:
@@ -141,6 +233,10 @@ class ProductFacets:
             AvailabilityFacetValue(in_stock=cast(bool, facet.value), count=facet.count, is_selected=facet.is_selected)
             for facet in values
         ]
+
+
+def _parse_amount(amount: Any) -> Decimal | None:
+    return None if amount is None else Decimal(amount)
 
 
 def _limit_values(values: Sequence[V], limit: int) -> list[V]:

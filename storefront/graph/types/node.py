@@ -12,6 +12,7 @@ from storefront.graph.cache_hints import PERSONAL, VOLATILE
 from storefront.graph.context import Context, Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.limits import limits
+from storefront.models.row_keys import RowKey
 
 
 @strawberry.interface(description="An object with a globally unique ID that can be refetched with `node`.")
@@ -24,11 +25,14 @@ class Node:
         return str(info.context.node_types[value.id])
 
 
-NODE_LOADERS: dict[str, Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]] = {
-    "Product": loaders.load_products,
-    "ProductVariant": loaders.load_variants,
+# Loaders by ids, and by the keys of rows of stores.
+GLOBAL_NODE_LOADERS: dict[str, Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]] = {
     "Config": loaders.load_configs,
     "User": loaders.load_users,
+}
+NODE_LOADERS: dict[str, Callable[[Context, Sequence[RowKey]], Awaitable[Sequence[Row | None]]]] = {
+    "Product": loaders.load_products,
+    "ProductVariant": loaders.load_variants,
     "Review": loaders.load_reviews,
     "Webhook": loaders.load_webhooks,
     "WebhookDelivery": loaders.load_deliveries,
@@ -66,16 +70,22 @@ class NodeQuery:
 
 
 async def load_nodes(context: Context, keys: Sequence[str]) -> list[Row | None]:
-    """The visible objects with these ids: one statement for their types, and one per type."""
-    types = await context.load_many(loaders.load_node_types, keys)
-    keys_by_type: dict[str, list[str]] = {}
-    for key, type_ in zip(keys, types, strict=True):
-        if type_ in NODE_LOADERS:
-            keys_by_type.setdefault(type_, []).append(key)
-            context.node_types[key] = type_
-    pending = {type_: context.load_many(NODE_LOADERS[type_], typed_keys) for type_, typed_keys in keys_by_type.items()}
-    rows_by_id = {row.id: row for rows in pending.values() for row in await rows if row is not None}
+    """The visible objects with these ids: one statement per type, and one for what is not known of the ids."""
+    locations = await context.load_many(loaders.load_locations, keys)
+    keys_by_type: dict[str, list[RowKey]] = {}
+    for key, location in zip(keys, locations, strict=True):
+        if location is not None and location.type is not None:
+            keys_by_type.setdefault(location.type, []).append(RowKey(location.config_id or "", key))
+            context.node_types[key] = location.type
+    pending = [_load_of_type(context, type_, typed_keys) for type_, typed_keys in keys_by_type.items()]
+    rows_by_id = {row.id: row for rows in pending for row in await rows if row is not None}
     return [rows_by_id.get(key) for key in keys]
+
+
+def _load_of_type(context: Context, type_: str, keys: Sequence[RowKey]) -> Awaitable[Sequence[Row | None]]:
+    if type_ in GLOBAL_NODE_LOADERS:
+        return context.load_many(GLOBAL_NODE_LOADERS[type_], [key.id for key in keys])
+    return context.load_many(NODE_LOADERS[type_], keys)
 
 
 def resolve_node_types(schema: GraphQLSchema) -> GraphQLSchema:

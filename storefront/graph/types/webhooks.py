@@ -4,19 +4,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.batches import build_reference_batch, load_for_owned_stores
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.pagination import After, Connection, First
+from storefront.graph.rows import as_row
 from storefront.graph.scalars import Position
 from storefront.graph.types.node import Node
+from storefront.models.row_keys import list_keys, make_key_getter
+from storefront.models.rows import ConfigRow, DeliveryRow, WebhookRow
 
 if TYPE_CHECKING:
     from storefront.graph.types.catalogue import Config
@@ -62,7 +65,7 @@ class WebhookDelivery(Node):
     id: strawberry.ID = strawberry.field(description="Globally unique. The `webhook-id` header of every attempt.")
 
     webhook: "Webhook" = batch_field(
-        build_reference_batch(loaders.load_webhooks, "webhook_id", "webhook"), description="The webhook."
+        build_reference_batch(loaders.load_webhooks, make_key_getter("webhook_id"), "webhook"), description="The webhook."
     )
 
     type: str = strawberry.field(
@@ -81,7 +84,7 @@ class WebhookDelivery(Node):
 
     @strawberry.field(description="Number of attempts so far.")
     def attempt_count(self) -> int:
-        return int(cast(Row, self).attempts)
+        return int(as_row(self, DeliveryRow).attempts)
 
     @strawberry.field(description="The latest 20 attempts, oldest first.", metadata=costs(size=3))
     def attempts(self) -> list[WebhookAttempt]:
@@ -92,7 +95,7 @@ class WebhookDelivery(Node):
                 duration_ms=attempt["milliseconds"],
                 error=attempt["error"],
             )
-            for attempt in cast(Row, self).tries
+            for attempt in as_row(self, DeliveryRow).tries
         ]
 
 
@@ -105,23 +108,23 @@ Status = Annotated[WebhookDeliveryStatus | None, strawberry.argument(description
 
 
 async def _load_deliveries(
-    webhooks: Sequence[Row], info: Info, status: Status = None, first: First = 20, after: After = None
+    webhooks: Sequence[WebhookRow], info: Info, status: Status = None, first: First = 20, after: After = None
 ) -> Sequence[WebhookDeliveryConnection]:
     window, state, context = arguments.build_window(first, after), str(status.value) if status else None, info.context
     # A key per webhook, so that the loader shares results with other fields that load the same page.
-    page_loads = [context.load_many(loaders.load_webhook_deliveries, (row.id,), window, state) for row in webhooks]
+    page_loads = [context.load_many(loaders.load_webhook_deliveries, (key,), window, state) for key in list_keys(webhooks)]
     return [
         WebhookDeliveryConnection(
-            page=(await pages)[0], count=partial(context.load, loaders.count_webhook_deliveries, row.id, state)
+            page=(await pages)[0], count=partial(context.load, loaders.count_webhook_deliveries, key, state)
         )
-        for row, pages in zip(webhooks, page_loads, strict=True)
+        for key, pages in zip(list_keys(webhooks), page_loads, strict=True)
     ]
 
 
 @strawberry.type(description="A subscription of a URL to the changes of a store. Owner only.")
 class Webhook(Node):
     config: Annotated["Config", strawberry.lazy("storefront.graph.types.catalogue")] = batch_field(
-        build_reference_batch(loaders.load_configs, "config_id", "store"), description="The store."
+        build_reference_batch(loaders.load_configs, attrgetter("config_id"), "store"), description="The store."
     )
 
     url: str = strawberry.field(description="URL that messages are sent to.")
@@ -131,7 +134,7 @@ class Webhook(Node):
 
     @strawberry.field(description="Whether messages are sent.")
     def is_enabled(self) -> bool:
-        return cast(Row, self).disabled_at is None
+        return as_row(self, WebhookRow).disabled_at is None
 
     position: Position = strawberry.field(description="Log position up to which changes have been turned into deliveries.")
     version: int = strawberry.field(description="Increases by one with each change.")
@@ -156,11 +159,12 @@ class Webhook(Node):
 
     @strawberry.field(description="Number of deliveries that are pending.")
     async def pending_count(self, info: Info) -> int:
-        return await info.context.load(loaders.count_pending_deliveries, str(self.id))
+        [key] = list_keys([self])
+        return await info.context.load(loaders.count_pending_deliveries, key)
 
     deliveries: WebhookDeliveryConnection = batch_field(_load_deliveries, description="Deliveries, newest first.")
 
 
-async def load_webhooks_of_stores(stores: Sequence[Row], info: Info) -> Sequence[Sequence[Row] | None]:
+async def load_webhooks_of_stores(stores: Sequence[ConfigRow], info: Info) -> Sequence[Sequence[WebhookRow] | None]:
     """The webhooks of each store, oldest first; None for stores of others."""
     return await load_for_owned_stores(info, stores, lambda ids: info.context.load_many(loaders.load_config_webhooks, ids))

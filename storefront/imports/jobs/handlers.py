@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import aclosing, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import Any, BinaryIO, cast
 
@@ -16,22 +15,34 @@ from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.encryption import DecryptionError, Vault
 from storefront.core.leases import Lease
 from storefront.core.net.shopify_client import API_VERSION, ShopifyClient, ShopInfo
-from storefront.core.storage.base import ObjectStorage, StorageError, StoredObject
+from storefront.core.storage.base import ObjectStorage, StorageError, StoredObject, delete_prefix
 from storefront.feed.pubsub import PubSub
 from storefront.imports import exports
-from storefront.imports.exports import ExportSummary, export_products
+from storefront.imports.catalogue_file import FileOptions, open_catalogue
+from storefront.imports.exports import ExportFormat, ExportPoint, ExportSummary, start_export
+from storefront.imports.files.numbers import DecimalSeparator
+from storefront.imports.files.opening import UnreadableFileError, open_temporary_file
 from storefront.imports.jobs import queue
-from storefront.imports.jobs.checkpoints import JobCheckpointer, record_progress
+from storefront.imports.jobs.checkpoints import JobCheckpointer, record_done, record_export
+from storefront.imports.jobs.image_fetching import ImageFetcher, fetch_images
 from storefront.imports.jobs.queue import JobFailed
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, ImportSummary, import_products
+from storefront.imports.reports import render_report
 from storefront.imports.shopify import store as shopify_store
-from storefront.imports.shopify.csv_file import MAX_ROWS, UnreadableFileError, read_csv_products_cooperatively
-from storefront.models import configs
+from storefront.imports.shopify.csv_file import MAX_ROWS
+from storefront.models import configs, jobs
+from storefront.models.row_keys import RowKey, has_key
 from storefront.models.rows import JobRow
 
-EXPORT_CONTENT_TYPE = "text/csv; charset=utf-8"
+REPORT_CONTENT_TYPE = "text/csv; charset=utf-8"
+EXPORT_CONTENT_TYPES = {
+    ExportFormat.SHOPIFY_CSV: REPORT_CONTENT_TYPE,
+    ExportFormat.JSON_LINES: "application/jsonl; charset=utf-8",
+}
 # Seconds after which an incomplete batch of a slow source is written, so that a resumed job need not fetch it again.
 FLUSH_AFTER_SECONDS = 1.0
+# An export is written in parts of so many bytes or seconds, so that a resumed job need not begin again.
+EXPORT_PART_BYTES, EXPORT_PART_SECONDS = 8_000_000, 5.0
 # Seconds between two progress updates of an export.
 PROGRESS_INTERVAL_SECONDS = 0.5
 MAX_FILE_BYTES = 1_000_000_000
@@ -54,6 +65,8 @@ class JobDependencies:
     # Limits of a source: rows of a file, or variants of a shop; bytes of a file.
     max_rows: int = MAX_ROWS
     max_bytes: int = MAX_FILE_BYTES
+    # None: images that are hosted elsewhere stay there.
+    image_fetcher: ImageFetcher | None = None
 
     def publish_job_change(self, job: JobRow) -> None:
         """Notify the subscriptions to a job."""
@@ -64,14 +77,19 @@ async def run_job(dependencies: JobDependencies, job: JobRow, lease: Lease) -> M
     """Run a job; returns the columns to store on success. Raises JobFailed, LeaseLost, Cancelled, and errors of its parts."""
     if job.kind == "export":
         return await _run_export(dependencies, job, lease)
-    await (_import_shop if job.source == "shopify_store" else _import_file)(dependencies, job, lease)
-    return {}
+    if "images" not in (job.checkpoint or {}):
+        await (_import_shop if job.source == "shopify_store" else _import_file)(dependencies, job, lease)
+    if _fetches_images(dependencies, job):
+        await _fetch_images(dependencies, job, lease)
+    return await _write_report(dependencies, job) if job.options.get("preview") else {}
 
 
-async def delete_upload(dependencies: JobDependencies, job: JobRow) -> None:
-    """Delete the uploaded file of a finished import. If this fails, `sweep_files` deletes it later."""
-    if job.kind == "import" and job.object_key:
-        with suppress(StorageError):
+async def delete_working_files(dependencies: JobDependencies, job: JobRow) -> None:
+    """Delete the upload of a finished import, or the parts of an export. If this fails, `sweep_files` deletes them later."""
+    with suppress(StorageError):
+        if job.kind == "export":
+            await delete_prefix(dependencies.objects, _get_parts_prefix(job))
+        elif job.object_key:
             await dependencies.objects.delete(job.object_key)
 
 
@@ -89,9 +107,32 @@ async def sweep_files(objects: ObjectStorage, *, days: int) -> int:
 # ------------------------------------------------------------------------------------------------- imports
 
 
+def _fetches_images(dependencies: JobDependencies, job: JobRow) -> bool:
+    is_requested = job.options.get("fetchImages", False) and not job.options.get("preview")
+    return bool(is_requested and dependencies.image_fetcher)
+
+
+async def _fetch_images(dependencies: JobDependencies, job: JobRow, lease: Lease) -> None:
+    key = RowKey(job.config_id, job.id)
+    [current] = await dependencies.database.fetch(_select_checkpoint_statement(), key._asdict())
+    if dependencies.image_fetcher is None or not (current.checkpoint or {}).get("hasImages"):
+        return
+
+    def report_progress() -> None:
+        dependencies.pubsub.publish(job.config_id)
+        dependencies.publish_job_change(job)
+
+    await fetch_images(dependencies.database, dependencies.image_fetcher, job, lease, report_progress)
+
+
+@cache
+def _select_checkpoint_statement() -> Statement:
+    return compile_statement(select(jobs.c.checkpoint).where(has_key(jobs)))
+
+
 async def _import_file(dependencies: JobDependencies, job: JobRow, lease: Lease) -> None:
     checkpoint = job.checkpoint or {}
-    async with _temporary_file() as file:
+    async with open_temporary_file() as file:
         async with dependencies.objects.open(cast(str, job.object_key)) as reader:
             stamp = _format_stamp(reader.stored_object)
             if checkpoint.get("stamp", stamp) != stamp:
@@ -100,24 +141,27 @@ async def _import_file(dependencies: JobDependencies, job: JobRow, lease: Lease)
             # Checked here as well: not every object store enforces the size of a presigned URL.
             async for chunk in _limit_bytes(reader.chunks, dependencies.max_bytes):
                 await asyncio.to_thread(file.write, chunk)
-        await _import_items(
-            dependencies,
-            job,
-            lease,
-            _read_items(dependencies, file, job, checkpoint),
-            tracks_handles=True,
-            extra={"stamp": stamp},
-        )
+        try:
+            await _import_opened_file(dependencies, job, lease, file, stamp)
+        except UnreadableFileError as error:
+            raise JobFailed(str(error)) from None
 
 
-@asynccontextmanager
-async def _temporary_file() -> AsyncIterator[BinaryIO]:
-    """A temporary file. It is closed in a thread: freeing a gigabyte takes 50 ms, which would block the event loop."""
-    file = TemporaryFile()  # noqa: SIM115  closed in a thread
-    try:
-        yield file
-    finally:
-        await asyncio.to_thread(file.close)
+async def _import_opened_file(dependencies: JobDependencies, job: JobRow, lease: Lease, file: BinaryIO, stamp: str) -> None:
+    checkpoint, name = job.checkpoint or {}, cast(str, job.file_name)
+    [store] = await dependencies.database.fetch(_select_store_statement(), {"id": job.config_id})
+    options = FileOptions(
+        job.options.get("archiveEntry"),
+        DecimalSeparator(job.options.get("decimalSeparator", "auto")),
+        job.options.get("columnMapping", {}),
+        store.currency,
+    )
+    resume_point = checkpoint if "offset" in checkpoint else None
+    limits = {"max_bytes": dependencies.max_bytes, "max_rows": dependencies.max_rows}
+    async with open_catalogue(file, name, options, resume_point, **limits) as catalogue:
+        # Progress counts bytes of the text.
+        await queue.set_total(dependencies.database, lease, catalogue.size)
+        await _import_items(dependencies, job, lease, catalogue.items, tracks_handles=True, extra={"stamp": stamp})
 
 
 async def _limit_bytes(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
@@ -131,17 +175,6 @@ async def _limit_bytes(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIte
 
 def _format_stamp(stored: StoredObject) -> str:
     return f"{stored.size} {stored.modified_at.isoformat()}"
-
-
-def _read_items(dependencies: JobDependencies, file: BinaryIO, job: JobRow, checkpoint: Mapping[str, Any]) -> AsyncIterator[Any]:
-    resume_point = checkpoint if "offset" in checkpoint else None
-    try:
-        # The checkpoints store seen handles, so that memory is bounded for any file.
-        return read_csv_products_cooperatively(
-            file, cast(str, job.file_name), resume_point, remember_handles=False, max_rows=dependencies.max_rows
-        )
-    except UnreadableFileError as error:
-        raise JobFailed(str(error)) from None
 
 
 async def _import_shop(dependencies: JobDependencies, job: JobRow, lease: Lease) -> None:
@@ -188,7 +221,15 @@ async def _import_items(
 ) -> None:
     # After a retry only rows that were rejected since count towards the limit.
     rejected_before_retry = (job.checkpoint or {}).get("forgiven", 0)
-    checkpointer = JobCheckpointer(lease, tracks_handles=tracks_handles, extra={**extra, "forgiven": rejected_before_retry})
+    is_dry_run = bool(job.options.get("preview"))
+    checkpointer = JobCheckpointer(
+        lease,
+        tracks_handles=tracks_handles,
+        stores_changes=is_dry_run,
+        stores_handles=_fetches_images(dependencies, job),
+        has_images=(job.checkpoint or {}).get("hasImages", False),
+        extra={**extra, "forgiven": rejected_before_retry},
+    )
     max_rejected_rows = job.options.get("maxRejectedRows", DEFAULT_MAX_REJECTED_ROWS)
     last_position: list[int | None] = [None]
 
@@ -202,7 +243,8 @@ async def _import_items(
         dependencies.database,
         job.config_id,
         items,
-        dry_run=bool(job.options.get("preview")),
+        dry_run=is_dry_run,
+        delete_missing_variants=bool(job.options.get("deleteMissingVariants")),
         actor_id=job.user_id,
         client_mutation_id=job.options.get("clientMutationId"),
         checkpointer=checkpointer,
@@ -215,6 +257,15 @@ async def _import_items(
         raise JobFailed(summary.stop.problem, summary.stop.field)
 
 
+async def _write_report(dependencies: JobDependencies, job: JobRow) -> Mapping[str, Any]:
+    """Write the report of a dry run; returns the columns to store."""
+    key = f"imports/{job.config_id}/{job.id}-report.csv"
+    size = await dependencies.objects.put(
+        key, render_report(dependencies.database, RowKey(job.config_id, job.id)), REPORT_CONTENT_TYPE
+    )
+    return {"object_key": key, "object_size": size}
+
+
 @cache
 def _select_store_statement() -> Statement:
     return compile_statement(select(configs.c.integrations, configs.c.currency).where(configs.c.id == bindparam("id")))
@@ -224,37 +275,81 @@ def _select_store_statement() -> Statement:
 
 
 async def _run_export(dependencies: JobDependencies, job: JobRow, lease: Lease) -> Mapping[str, Any]:
-    # Exports restart from the beginning: a partial file cannot be resumed.
-    await queue.restart_job(dependencies.database, lease, await exports.count_products(dependencies.database, job.config_id))
+    export = await _open_export(dependencies, job, lease)
+    while not export.is_complete:
+        await export.write_part()
+    # Parts are joined again if this is interrupted.
     key = f"exports/{job.config_id}/{job.id}.csv"
-    size = await dependencies.objects.put(key, _render_export(dependencies, job, lease), EXPORT_CONTENT_TYPE)
+    size = await dependencies.objects.put(key, export.join_parts(), EXPORT_CONTENT_TYPES[export.format])
     return {"object_key": key, "object_size": size}
 
 
-async def _render_export(dependencies: JobDependencies, job: JobRow, lease: Lease) -> AsyncIterator[bytes]:
-    summary, reported, next_report_at = ExportSummary(), ExportSummary(), 0.0
-    quote_formulas = bool(job.options.get("quoteFormulas", True))
+async def _open_export(dependencies: JobDependencies, job: JobRow, lease: Lease) -> "_Export":
+    """The export at its last checkpoint; at its beginning if it has none, or if its parts were swept."""
+    checkpoint = job.checkpoint or {}
+    export_format = ExportFormat(job.options.get("format", "shopify_csv"))
+    parts = checkpoint.get("parts", [])
+    stored = {found.key async for found in dependencies.objects.list(_get_parts_prefix(job))} if parts else set()
+    if parts and stored.issuperset(parts):
+        point, done = ExportPoint(**checkpoint["point"]), checkpoint["products"]
+        return _Export(dependencies, job, lease, export_format, point, parts, done, checkpoint["isComplete"])
+    await queue.restart_job(dependencies.database, lease, await exports.count_products(dependencies.database, job.config_id))
+    return _Export(
+        dependencies, job, lease, export_format, await start_export(dependencies.database, job.config_id, export_format)
+    )
 
-    async def report_progress() -> None:
-        nonlocal reported, next_report_at
-        rows, rejected, reported_issue_count = (
-            summary.products - reported.products,
-            summary.rejected - reported.rejected,
-            len(reported.issues),
-        )
-        await record_progress(
-            dependencies.database,
-            lease,
-            summary.products,
-            rows=rows,
-            rejected=rejected,
-            issues=summary.issues[reported_issue_count:],
-        )
-        reported, next_report_at = replace(summary, issues=[*summary.issues]), monotonic() + PROGRESS_INTERVAL_SECONDS
-        dependencies.publish_job_change(job)
 
-    async for chunk in export_products(dependencies.database, job.config_id, quote_formulas=quote_formulas, summary=summary):
-        yield chunk
-        if monotonic() > next_report_at:
-            await report_progress()
-    await report_progress()
+def _get_parts_prefix(job: JobRow) -> str:
+    return f"exports/{job.config_id}/{job.id}/"
+
+
+@dataclass(slots=True)
+class _Export:
+    """An export between two of its parts, each an object of its own. A checkpoint follows each part."""
+
+    dependencies: JobDependencies
+    job: JobRow
+    lease: Lease
+    format: ExportFormat
+    point: ExportPoint
+    # Their keys.
+    parts: list[str] = field(default_factory=list)
+    products: int = 0
+    is_complete: bool = False
+
+    async def write_part(self) -> None:
+        """Write the next part, and the checkpoint."""
+        summary = ExportSummary()
+        # A worker that has lost its lease may still be writing the part of the same number.
+        key = f"{_get_parts_prefix(self.job)}{len(self.parts):06}-{self.lease.worker_id}"
+        await self.dependencies.objects.put(key, self._render_part(summary), EXPORT_CONTENT_TYPES[self.format])
+        self.parts.append(key)
+        self.products += summary.products
+        checkpoint = {"parts": self.parts, "point": asdict(self.point), "products": self.products, "isComplete": self.is_complete}
+        await record_export(self.dependencies.database, self.lease, checkpoint, done=self.products, summary=summary)
+        self.dependencies.publish_job_change(self.job)
+
+    async def _render_part(self, summary: ExportSummary) -> AsyncIterator[bytes]:
+        database, started_at, size = self.dependencies.database, monotonic(), 0
+        next_report_at = started_at + PROGRESS_INTERVAL_SECONDS
+        writer = self.point.create_writer(self.format, quote_formulas=bool(self.job.options.get("quoteFormulas", True)))
+        if not self.parts:
+            yield writer.render_header().encode()
+        async with aclosing(exports.iterate_pages(database, self.job.config_id, writer, self.point, summary)) as pages:
+            async for page in pages:
+                yield page.content
+                self.point, size = page.point, size + len(page.content)
+                if size >= EXPORT_PART_BYTES or monotonic() - started_at > EXPORT_PART_SECONDS:
+                    return
+                if monotonic() > next_report_at:
+                    next_report_at = monotonic() + PROGRESS_INTERVAL_SECONDS
+                    await record_done(database, self.lease, self.products + summary.products)
+                    self.dependencies.publish_job_change(self.job)
+        self.is_complete = True
+
+    async def join_parts(self) -> AsyncIterator[bytes]:
+        """The whole file."""
+        for key in self.parts:
+            async with self.dependencies.objects.open(key) as reader:
+                async for chunk in reader.chunks:
+                    yield chunk

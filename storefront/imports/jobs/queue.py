@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
 from storefront.core.db.json_parameters import to_json
 from storefront.core.leases import LEASE_PARAMETER_TYPES, Lease, LeaseColumns, LeaseLost, fetch_held
+from storefront.models import jobs
 from storefront.models.rows import JobRow
 
 # Pub/sub channel that announces queued jobs to idle workers. The channel of a single job is its id.
@@ -94,8 +95,8 @@ async def restart_job(database: Database, lease: Lease, total: int | None) -> No
     """Discard checkpoint, counts and issues of a job that starts over. Raises LeaseLost and Cancelled."""
     async with database.transaction() as connection:
         await lock_job(connection, lease)
-        connection.enqueue(_delete_issues_statement(), {"id": lease.row_id})
-        await connection.fetch(_restart_job_statement(), {"id": lease.row_id, "total": total})
+        connection.enqueue(_delete_issues_statement(), lease.row_key)
+        await connection.fetch(_restart_job_statement(), {**lease.row_key, "total": total})
 
 
 async def set_total(database: Database, lease: Lease, total: int) -> None:
@@ -123,7 +124,10 @@ def build_statement(sql: str, **types: Any) -> Statement:
     return compile_statement(text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items())))
 
 
-LEASE_COLUMNS = LeaseColumns("worker", "lease_until")
+LEASE_COLUMNS = LeaseColumns("worker", "lease_until", ("config_id", "id"))
+# The types of the parameters that are the primary key of a job.
+JOB_KEY_TYPES = {name: jobs.c[name].type for name in LEASE_COLUMNS.key}
+_IS_JOB_SQL = "config_id = :config_id AND id = :id"
 # Only running jobs have a worker.
 _IS_RUNNING_SQL = f"{LEASE_COLUMNS.is_held_sql} AND status = 'running'"
 
@@ -139,8 +143,8 @@ WITH owner AS MATERIALIZED (
 )
 UPDATE jobs SET status = 'running', {LEASE_COLUMNS.claim_sql}, attempts = attempts + 1,
   crashes = crashes + CAST(status = 'running' AS integer), started_at = coalesce(started_at, now()), error = NULL
-WHERE id = (
-  SELECT job.id FROM jobs AS job JOIN owner ON owner.user_id = job.user_id AND owner.running < :max_running
+WHERE (config_id, id) = (
+  SELECT job.config_id, job.id FROM jobs AS job JOIN owner ON owner.user_id = job.user_id AND owner.running < :max_running
   WHERE (status = 'running' AND lease_until < now())
     OR (status = 'queued' AND not_before <= now()
         AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.config_id = job.config_id AND other.status = 'running'))
@@ -164,12 +168,13 @@ def _heartbeat_statement() -> Statement:
     return build_statement(
         f"""
 WITH beat AS (
-  UPDATE jobs SET {LEASE_COLUMNS.extend_sql} WHERE id IN (
+  UPDATE jobs SET {LEASE_COLUMNS.extend_sql} WHERE config_id = :config_id AND id IN (
     SELECT id FROM jobs WHERE {_IS_RUNNING_SQL} FOR UPDATE SKIP LOCKED
   )
 )
-SELECT worker, status, is_cancelled FROM jobs WHERE id = :id
+SELECT worker, status, is_cancelled FROM jobs WHERE {_IS_JOB_SQL}
 """,
+        **JOB_KEY_TYPES,
         **LEASE_PARAMETER_TYPES,
     )
 
@@ -179,20 +184,20 @@ def lock_job_statement() -> Statement:
     """Select and lock the row of a job whose lease is held."""
     # A claim by another worker, and a cancellation, wait until this transaction has ended.
     sql = f"SELECT worker, status, is_cancelled, checkpoint FROM jobs WHERE {LEASE_COLUMNS.is_held_sql} FOR NO KEY UPDATE"
-    return build_statement(sql, id=LEASE_PARAMETER_TYPES["id"], worker=LEASE_PARAMETER_TYPES["worker"])
+    return build_statement(sql, **JOB_KEY_TYPES, worker=LEASE_PARAMETER_TYPES["worker"])
 
 
 @cache
 def _restart_job_statement() -> Statement:
     zeroed_counts = ", ".join(f"{name} = 0" for name in ("done", "rows", "created", "updated", "unchanged", "rejected"))
-    sql = f"UPDATE jobs SET checkpoint = NULL, {zeroed_counts}, total = :total WHERE id = :id"
-    return build_statement(sql, id=LEASE_PARAMETER_TYPES["id"], total=BigInteger())
+    sql = f"UPDATE jobs SET checkpoint = NULL, {zeroed_counts}, total = :total WHERE {_IS_JOB_SQL}"
+    return build_statement(sql, **JOB_KEY_TYPES, total=BigInteger())
 
 
 @cache
 def _set_total_statement() -> Statement:
     sql = f"UPDATE jobs SET total = :total WHERE {LEASE_COLUMNS.is_held_sql}"
-    return build_statement(sql, id=LEASE_PARAMETER_TYPES["id"], worker=LEASE_PARAMETER_TYPES["worker"], total=BigInteger())
+    return build_statement(sql, **JOB_KEY_TYPES, worker=LEASE_PARAMETER_TYPES["worker"], total=BigInteger())
 
 
 @cache
@@ -205,10 +210,12 @@ WITH finished AS (
   WHERE {_IS_RUNNING_SQL} RETURNING id, status
 ),
 -- A failed job may be retried, and needs its handles then.
-forgotten AS (DELETE FROM job_handles WHERE job_id IN (SELECT id FROM finished WHERE status = 'succeeded'))
+forgotten AS (
+  DELETE FROM job_handles WHERE config_id = :config_id AND job_id IN (SELECT id FROM finished WHERE status = 'succeeded')
+)
 SELECT id FROM finished
 """,
-        id=LEASE_PARAMETER_TYPES["id"],
+        **JOB_KEY_TYPES,
         worker=LEASE_PARAMETER_TYPES["worker"],
         status=Text(),
         error=JSONB(),
@@ -225,7 +232,7 @@ UPDATE jobs SET status = 'queued', {LEASE_COLUMNS.release_sql()}, error = :error
   not_before = now() + make_interval(secs => :seconds)
 WHERE {_IS_RUNNING_SQL} RETURNING 1 AS one
 """,
-        id=LEASE_PARAMETER_TYPES["id"],
+        **JOB_KEY_TYPES,
         worker=LEASE_PARAMETER_TYPES["worker"],
         seconds=Double(),
         error=JSONB(),
@@ -234,4 +241,4 @@ WHERE {_IS_RUNNING_SQL} RETURNING 1 AS one
 
 @cache
 def _delete_issues_statement() -> Statement:
-    return build_statement("DELETE FROM job_issues WHERE job_id = :id", id=LEASE_PARAMETER_TYPES["id"])
+    return build_statement("DELETE FROM job_issues WHERE config_id = :config_id AND job_id = :id", **JOB_KEY_TYPES)

@@ -15,7 +15,7 @@ from storefront.core.storage.base import ObjectNotFoundError, StorageError
 from storefront.core.tasks import running_tasks
 from storefront.feed.keyed_events import KeyedEvents
 from storefront.imports.jobs import queue
-from storefront.imports.jobs.handlers import JobDependencies, delete_upload, run_job
+from storefront.imports.jobs.handlers import JobDependencies, delete_working_files, run_job
 from storefront.imports.jobs.queue import (
     JOBS_CHANNEL,
     LEASE_SECONDS,
@@ -100,9 +100,8 @@ class WorkerPool:
         )
         if job is None:
             return False
-        await _JobRun(
-            self._dependencies, self._keyed_events, self._timings, job, Lease(job.id, worker_id, self._timings.lease_seconds)
-        ).run()
+        lease = Lease({"config_id": job.config_id, "id": job.id}, worker_id, self._timings.lease_seconds)
+        await _JobRun(self._dependencies, self._keyed_events, self._timings, job, lease).run()
         return True
 
 
@@ -121,15 +120,17 @@ class _JobRun:
             columns = await run_with_heartbeats(self._run_handler(), self._send_heartbeats(), task_name=_get_task_name())
             if await queue.finish_job(database, lease, "succeeded", **columns):
                 log.info("job %s (%s of store %s) succeeded", lease.row_id, self.job.kind, self.job.config_id)
-                await delete_upload(self.dependencies, self.job)
+                await delete_working_files(self.dependencies, self.job)
         except LeaseLost:
             log.info("job %s: the lease was lost to another worker", lease.row_id)
         except Cancelled:
             await queue.finish_job(database, lease, "cancelled")
         except asyncio.CancelledError:
-            # The process shuts down: the next worker need not wait until the lease expires.
-            await queue.reschedule(database, lease, 0)
-            self.dependencies.pubsub.publish(JOBS_CHANNEL)
+            # The process shuts down: the next worker need not wait until the lease expires. A failure must not replace the
+            # cancellation, or the worker would go on.
+            with suppress(*DATABASE_ERRORS):
+                await queue.reschedule(database, lease, 0)
+                self.dependencies.pubsub.publish(JOBS_CHANNEL)
             raise
         except Exception as error:
             await self._on_failure(error)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
+from storefront.core.html import render_text_as_html
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import (
     COLUMNS,
@@ -18,19 +19,30 @@ from storefront.imports.csv_columns import (
     VARIANT_TEXT_COLUMNS,
     WEIGHT_UNIT_BY_CELL,
     CsvRecord,
-    SourceLayout,
+    build_layout,
 )
+from storefront.imports.descriptions import sanitize_row
 from storefront.imports.product_parser import ProductParser
-from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
+from storefront.imports.row_types import Checkpoint, ProductRow, RowError, UnwritableProductError, VariantRow
 from storefront.imports.shopify.csv_file import MAX_RECORD_LINES, is_record_within_limits
+from storefront.models.product import DESCRIPTION_CSV_COLUMN, MAX_HTML_CHARACTERS
 
 # Shopify's original column names, which it still reads. The lossless column is appended to them.
 HEADER = (
-    *("Handle", *PRODUCT_TEXT_COLUMNS.values(), "Type", "Tags", "Published"),
+    *("Handle", DESCRIPTION_CSV_COLUMN, *PRODUCT_TEXT_COLUMNS.values(), "Tags", "Published", "Gift Card"),
     *(f"Option{n} {part}" for n in OPTION_NUMBERS for part in ("Name", "Value")),
     *(*VARIANT_TEXT_COLUMNS.values(), "Variant Inventory Tracker", "Variant Inventory Qty", "Variant Inventory Policy"),
     *("Variant Fulfillment Service", "Variant Price", "Variant Compare At Price", "Variant Requires Shipping"),
-    *("Variant Taxable", "Image Src", "Image Position", "Variant Image", "Variant Grams", "Variant Weight Unit", "Cost per item"),
+    *(
+        "Variant Taxable",
+        "Image Src",
+        "Image Position",
+        "Image Alt Text",
+        "Variant Image",
+        "Variant Grams",
+        "Variant Weight Unit",
+        "Cost per item",
+    ),
     "Status",
 )
 SHOPIFY_STATUSES = {"active": "active", "inactive": "draft", "archived": "archived"}
@@ -41,20 +53,20 @@ DEFAULT_OPTION_CELLS = {"Option1 Name": "Title", "Option1 Value": "Default Title
 # The option of variants whose attributes Shopify's options cannot represent.
 SYNTHETIC_OPTION_NAME = "Variant"
 
-_CANONICAL_LAYOUT = SourceLayout("", 0, {column: column for column in COLUMNS})
+_DESCRIPTION_FIELDS = {"description", "description_html"}
+_CANONICAL_LAYOUT = build_layout("", 0, {column: column for column in COLUMNS})
 
 Cells = dict[str, str]
-
-
-class UnwritableProductError(Exception):
-    """A product that does not round-trip. The message names the field."""
 
 
 class ProductCsvWriter:
     """Writes products as CSV text. `quote_formulas` prevents CSV injection: spreadsheets read no cell as a formula."""
 
-    def __init__(self, *, quote_formulas: bool = True) -> None:
-        self._column_names = (*HEADER, lossless_cell.QUOTED_COLUMN if quote_formulas else lossless_cell.UNQUOTED_COLUMN)
+    def __init__(self, *, quote_formulas: bool = True, kept_columns: Sequence[str] = ()) -> None:
+        """`kept_columns`: of cells without a field."""
+        further_columns = [name for name in kept_columns if name not in HEADER]
+        lossless_column = lossless_cell.QUOTED_COLUMN if quote_formulas else lossless_cell.UNQUOTED_COLUMN
+        self._column_names = (*HEADER, *further_columns, lossless_column)
         self._quote_formulas = quote_formulas
 
     def render_header(self) -> str:
@@ -64,9 +76,12 @@ class ProductCsvWriter:
     def render_product(self, product: ProductRow) -> str:
         """The lines of a product. Raises UnwritableProductError."""
         quote = lossless_cell.quote_formula if self._quote_formulas else str
+        cells_by_row = build_rows(product)
+        for cells, variant in zip(cells_by_row, product.variants, strict=False):
+            cells.update(variant.kept_cells)
         rows = [
             [quote(row.get(name, "")) for name in self._column_names]
-            for row in _rename_lossless_column(build_rows(product), self._column_names[-1])
+            for row in _rename_lossless_column(cells_by_row, self._column_names[-1])
         ]
         text = _render_csv(rows)
         # A shorter text is within all limits.
@@ -135,7 +150,7 @@ def _build_shopify_rows(product: ProductRow, options: Sequence[Cells]) -> list[C
         {
             "Handle": product.handle,
             **(_build_variant_cells(*variant) if variant else {}),
-            **(_build_image_cells(n, url) if url else {}),
+            **(_build_image_cells(n, url, product.image_alts.get(url, "")) if url else {}),
         }
         for n, (variant, url) in enumerate(zip_longest(variants, product.images), 1)
     ]
@@ -150,11 +165,17 @@ def _build_shopify_rows(product: ProductRow, options: Sequence[Cells]) -> list[C
 def _build_product_cells(product: ProductRow) -> Cells:
     return {
         **_build_text_cells(product, PRODUCT_TEXT_COLUMNS),
-        "Type": product.category or "",
+        DESCRIPTION_CSV_COLUMN: _build_html_cell(product),
         "Tags": ", ".join(product.tags),
+        "Gift Card": str(product.gift_card).lower(),
         "Published": str(product.status == "active").lower(),
         "Status": SHOPIFY_STATUSES[product.status],
     }
+
+
+def _build_html_cell(product: ProductRow) -> str:
+    """The description for shops. One without HTML has its text in the lossless cell, too."""
+    return product.description_html or render_text_as_html(product.description or "", MAX_HTML_CHARACTERS) or ""
 
 
 def _build_text_cells(row: ProductRow | VariantRow, columns: Mapping[str, str]) -> Cells:
@@ -186,8 +207,8 @@ def _build_weight_cells(weight: Mapping[str, str]) -> Cells:
     return {"Variant Grams": str(grams), "Variant Weight Unit": WEIGHT_UNIT_CELLS[weight["unit"]]}
 
 
-def _build_image_cells(position: int, url: str) -> Cells:
-    return {"Image Src": url, "Image Position": str(position)}
+def _build_image_cells(position: int, url: str, alt: str) -> Cells:
+    return {"Image Src": url, "Image Position": str(position), "Image Alt Text": alt}
 
 
 # ------------------------------------------------------------------------------------------ missing fields
@@ -204,7 +225,10 @@ def _add_lossless_cells(
 
 
 def _find_missing_product_fields(product: ProductRow, parsed: ProductRow) -> dict[str, Any]:
-    return {name: getattr(product, name) for name in PRODUCT_FIELD_NAMES if getattr(product, name) != getattr(parsed, name)}
+    names = {name for name in PRODUCT_FIELD_NAMES if getattr(product, name) != getattr(parsed, name)}
+    # Both forms of the description or none: an import derives a missing one from the other.
+    names |= _DESCRIPTION_FIELDS if names & _DESCRIPTION_FIELDS else set()
+    return {name: getattr(product, name) for name in PRODUCT_FIELD_NAMES if name in names}
 
 
 def _diff_variants(variant: VariantRow, parsed: VariantRow) -> dict[str, Any]:
@@ -215,7 +239,7 @@ def _parse_rows(rows: Iterable[Cells]) -> ProductRow | None:
     """The product that the rows parse to; None if a row is rejected."""
     parser = ProductParser(_CANONICAL_LAYOUT)
     items = [item for n, row in enumerate(rows) for item in parser.add_row(_to_record(n, row))] + [*parser.finish()]
-    results = [item for item in items if not isinstance(item, Checkpoint)]
+    results = [sanitize_row(item) if isinstance(item, ProductRow) else item for item in items if not isinstance(item, Checkpoint)]
     return results[0] if len(results) == 1 and not isinstance(results[0], RowError) else None
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from storefront.core.cooperative import TimeSlice
 from storefront.core.net.shopify_client import QueryTooCostlyError, ShopifyClient, ShopifyError
-from storefront.imports.csv_columns import GRAMS_BY_WEIGHT_UNIT, WEIGHT_UNIT_BY_CELL, CsvRecord, SourceLayout
+from storefront.imports.csv_columns import GRAMS_BY_WEIGHT_UNIT, WEIGHT_UNIT_BY_CELL, CsvRecord, build_layout
 from storefront.imports.product_parser import ProductParser
-from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem, SourceLayout
 from storefront.imports.shopify.csv_file import MAX_ROWS
 from storefront.models.product import MAX_IMAGES
 from storefront.models.variant import MAX_VARIANTS
@@ -28,12 +28,16 @@ SHOPIFY_FIELD_BY_COLUMN = {
     "handle": "handle",
     "title": "title",
     "body (html)": "descriptionHtml",
+    "vendor": "vendor",
     "type": "productType",
+    "product category": "category.fullName",
+    "gift card": "isGiftCard",
     "tags": "tags",
     "status": "status",
     "seo title": "seo.title",
     "seo description": "seo.description",
     "image src": "media.image.url",
+    "image alt text": "media.image.altText",
     "variant sku": "variants.sku",
     "variant price": "variants.price",
     "variant compare at price": "variants.compareAtPrice",
@@ -62,14 +66,14 @@ fragment Variant on ProductVariant {
   inventoryItem { tracked requiresShipping unitCost { amount } measurement { weight { value unit } } }
 }
 """
-_MEDIA_FRAGMENT = "fragment Picture on Media { ... on MediaImage { image { url } } }"
+_MEDIA_FRAGMENT = "fragment Picture on Media { ... on MediaImage { image { url altText } } }"
 _PRODUCTS_QUERY = f"""
 query Products($first: Int!, $after: String, $variants: Int!, $images: Int!) {{
   products(first: $first, after: $after, sortKey: ID) {{
     nodes {{
-      id handle title descriptionHtml productType status tags
+      id handle title descriptionHtml vendor productType isGiftCard status tags
       seo {{ title description }}
-      category {{ name }}
+      category {{ fullName }}
       variants(first: $variants) {{ nodes {{ ...Variant }} pageInfo {{ hasNextPage endCursor }} }}
       media(first: $images) {{ nodes {{ ...Picture }} pageInfo {{ hasNextPage endCursor }} }}
     }}
@@ -112,7 +116,7 @@ async def read_shop_products(
         (resume_point["cursor"], resume_point["row"], resume_point["done"]) if resume_point else (None, 1, 0)
     )
     pages = _PageReader(shop)
-    layout = SourceLayout(shop.domain, 0, SHOPIFY_FIELD_BY_COLUMN)
+    layout = build_layout(shop.domain, 0, SHOPIFY_FIELD_BY_COLUMN)
     has_more = True
     while has_more:
         if max(row_number - 1, products_done) >= max_rows:
@@ -190,14 +194,15 @@ async def _load_all_nodes(shop: ShopifyClient, node: Node, connection: str) -> S
 
 
 def _build_records(node: Node, first_number: int) -> Iterator[CsvRecord]:
-    images = [media["image"]["url"] for media in node["media"] if media.get("image")]
-    for n, (variant, url) in enumerate(zip_longest(node["variants"], images)):
+    images = [media["image"] for media in node["media"] if media.get("image")]
+    for n, (variant, image) in enumerate(zip_longest(node["variants"], images)):
         cells = {
             "handle": node["handle"],
             **(_build_product_cells(node) if n == 0 else {}),
             **(_build_variant_cells(variant, n == 0) if variant else {}),
         }
-        cells |= {"image src": url, "image position": str(n + 1)} if url else {}
+        if image:
+            cells |= {"image src": image["url"], "image position": str(n + 1), "image alt text": image.get("altText") or ""}
         yield CsvRecord(first_number + n, {column: cell.strip() for column, cell in cells.items() if cell})
 
 
@@ -206,7 +211,10 @@ def _build_product_cells(node: Node) -> dict[str, str]:
     return {
         "title": node["title"],
         "body (html)": node["descriptionHtml"],
-        "type": node["productType"] or category.get("name") or "",
+        "vendor": node["vendor"],
+        "type": node["productType"],
+        "product category": category.get("fullName") or "",
+        "gift card": str(node["isGiftCard"]),
         "tags": ",".join(node["tags"]),
         "status": STATUS_CELL_BY_SHOPIFY_STATUS.get(node["status"], node["status"]),
         "seo title": seo.get("title") or "",

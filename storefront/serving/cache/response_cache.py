@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from storefront.core.memory import compact_bytes
-from storefront.core.tasks import retrieve_exception
+from storefront.core.tasks import retrieve_exception, share
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.http.headers import is_any_entity_tag, join_header_lines
 from storefront.serving.run.results import format_result
@@ -194,7 +194,7 @@ class ResponseCache:
         # An execution that runs by now was started after this call.
         task = self._tasks.get(key) or self._start_task(key, run, encode)
         with self._waiting_for(key, task):
-            return await asyncio.shield(task)
+            return await share(task)
 
     @contextmanager
     def _waiting_for(self, key: bytes, task: asyncio.Task[ComputedResult]) -> Iterator[None]:

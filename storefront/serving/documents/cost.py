@@ -7,7 +7,6 @@ computed once, as sums of products; for each request only the list sizes in its 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -15,9 +14,6 @@ from graphql import (
     ArgumentNode,
     DocumentNode,
     GraphQLField,
-    GraphQLInputObjectType,
-    GraphQLInterfaceType,
-    GraphQLObjectType,
     GraphQLSchema,
     IntValueNode,
     ListValueNode,
@@ -26,7 +22,6 @@ from graphql import (
     OperationType,
     VariableNode,
     get_nullable_type,
-    introspection_types,
     is_input_object_type,
     is_list_type,
     type_from_ast,
@@ -40,7 +35,8 @@ from storefront.serving.documents.field_merging import (
     get_child_level,
     get_level_key,
 )
-from storefront.serving.documents.input_coercion import count_items, count_literal_items
+from storefront.serving.documents.input_coercion import count_items, count_literal_items, descend_literal
+from storefront.serving.documents.introspection_cost import OF_TYPE_FIELD, compute_introspection_sizes
 
 # The key of a field's `extensions` with its FieldCost.
 COST_EXTENSION_KEY = "cost"
@@ -78,7 +74,7 @@ class DeclaredSize:
 
 @dataclass(frozen=True, slots=True)
 class ListSizeFactor:
-    """The size of a list that depends on variables: the first of them that is given."""
+    """The size of a list that depends on variables, each with a path inside its value and a default: the first that is given."""
 
     variables: tuple[tuple[str, tuple[str, ...], Any], ...]
     fallback: float
@@ -87,9 +83,11 @@ class ListSizeFactor:
     def evaluate(self, variable_values: Mapping[str, Any]) -> float:
         """The size for these variables. Values of the wrong type are ignored here: coercion rejects them."""
         for name, path, default in self.variables:
-            value = variable_values.get(name, default)
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
+            value: Any = default
+            if name in variable_values:
+                value = variable_values[name]
+                for key in path:
+                    value = value.get(key) if isinstance(value, dict) else None
             if isinstance(value, int | list):
                 return max(0, min(len(value) if isinstance(value, list) else value, self.max_size))
         return self.fallback
@@ -162,9 +160,7 @@ class _OperationCostBuilder:
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._merged = FieldCollector(schema, document)
-        self._introspection_sizes = _compute_introspection_sizes(schema)
-        # Null for most types: it counts like a list with less than one item.
-        self._of_type_field = introspection_types["__Type"].fields["ofType"]  # type: ignore[attr-defined]
+        self._introspection_sizes = compute_introspection_sizes(schema)
         self._is_mutation = operation.operation is OperationType.MUTATION
         self._root_level: SelectionLevel = [(schema.get_root_type(operation.operation), operation.selection_set)]
         definitions = operation.variable_definitions or ()
@@ -204,7 +200,7 @@ class _OperationCostBuilder:
             return {(): 1}
         cost, size, level = get_field_cost(definition), self._compute_list_size(group[0], inherited_size), get_child_level(group)
         total: CostSum = {(): cost.weight}
-        is_wrapped_type = definition is self._of_type_field
+        is_wrapped_type = definition is OF_TYPE_FIELD
         if level and (is_wrapped_type or is_list_type(get_nullable_type(definition.type))):
             total = _add_weight(cost.weight, _multiply_sums(size or {(): DEFAULT_LIST_SIZE}, self._sum_level(level, None)))
         elif level:
@@ -238,7 +234,10 @@ class _OperationCostBuilder:
         if declared:
             arguments = {argument.name.value: argument for argument in selected.node.arguments or ()}
             return _compute_argument_size(declared, get_field_cost(definition).max_size, arguments, self._defaults)
-        if selected.parent_type and (introspection_size := self._introspection_sizes.get(f"{selected.parent_type.name}.{name}")):
+        introspection_size = (
+            self._introspection_sizes.get(f"{selected.parent_type.name}.{name}") if selected.parent_type else None
+        )
+        if introspection_size is not None:
             return {(): introspection_size}
         return inherited_size
 
@@ -268,13 +267,16 @@ def _compute_argument_size(
     fallback = declared.assumed_size
     for path in declared.arguments:
         name, *input_path = path.split(".")
-        value, remaining_path = _descend_literal(arguments[name].value if name in arguments else None, tuple(input_path))
+        value, remaining_path = descend_literal(arguments[name].value if name in arguments else None, tuple(input_path))
         if isinstance(value, IntValueNode | ListValueNode):
             literal_size = len(value.values) if isinstance(value, ListValueNode) else int(value.value)
             fallback = max(0, min(literal_size, max_size))
             break
         if isinstance(value, VariableNode):
-            variables.append((value.name.value, remaining_path, defaults.get(value.name.value)))
+            default = defaults.get(value.name.value)
+            for key in remaining_path:
+                default = default.get(key) if isinstance(default, dict) else None
+            variables.append((value.name.value, remaining_path, default))
     return {(ListSizeFactor(tuple(variables), fallback, max_size),): 1} if variables else {(): fallback}
 
 
@@ -288,18 +290,12 @@ def _has_lists(type_: Any, ancestors: frozenset[Any] = frozenset()) -> bool:
     )
 
 
-def _descend_literal(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-    """Follow a path into a literal. Returns the value there, or a variable with the rest of the path inside its value."""
-    while path and isinstance(value, ObjectValueNode):
-        value = next((field.value for field in value.fields if field.name.value == path[0]), None)
-        path = path[1:]
-    return value, path
-
-
 def _read_literal(node: Any) -> Any:
-    """The default value of a variable, as far as a cost depends on it: numbers and booleans."""
+    """The default value of a variable, as far as a cost depends on it: numbers, booleans, and the lengths of lists."""
     if isinstance(node, IntValueNode):
         return int(node.value)
+    if isinstance(node, ListValueNode):
+        return len(node.values)
     if isinstance(node, ObjectValueNode):
         return {field.name.value: _read_literal(field.value) for field in node.fields}
     return getattr(node, "value", None)
@@ -318,41 +314,3 @@ def _multiply_sums(left: CostSum, right: CostSum) -> CostSum:
         for other_factors, other_weight in right.items():
             product[factors + other_factors] += weight * other_weight
     return product
-
-
-# ------------------------------------------------------------------------------------------- introspection
-
-
-@lru_cache(10)
-def _compute_introspection_sizes(schema: GraphQLSchema) -> Mapping[str, float]:
-    """The sizes of introspection's lists: the averages of this schema."""
-    types = schema.type_map.values()
-    fields = [field for type_ in types for field in getattr(type_, "fields", {}).values()]
-    arguments = [argument_name for field in fields for argument_name in getattr(field, "args", {})]
-
-    references = [field.type for field in fields] + [
-        argument.type for field in fields for argument in getattr(field, "args", {}).values()
-    ]
-    wrapper_count = sum(map(_count_wrappers, references))
-
-    def compute_average(attribute: str, kinds: Any = object) -> float:
-        return sum(len(getattr(type_, attribute, ())) for type_ in types if isinstance(type_, kinds)) / len(types)
-
-    return {
-        "__Schema.types": len(types),
-        "__Schema.directives": len(schema.directives),
-        "__Type.fields": compute_average("fields", GraphQLObjectType | GraphQLInterfaceType),
-        "__Type.inputFields": compute_average("fields", GraphQLInputObjectType),
-        # The share of types that wrap another one, among those of fields and arguments and those inside.
-        "__Type.ofType": wrapper_count / (wrapper_count + len(references)),
-        "__Type.enumValues": compute_average("values"),
-        "__Type.interfaces": compute_average("interfaces"),
-        "__Type.possibleTypes": compute_average("types"),
-        "__Field.args": len(arguments) / len(fields),
-        "__Directive.args": 1,
-    }
-
-
-def _count_wrappers(type_: Any) -> int:
-    """The number of list and non-null types around a named type."""
-    return 1 + _count_wrappers(type_.of_type) if hasattr(type_, "of_type") else 0

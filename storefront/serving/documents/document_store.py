@@ -1,6 +1,5 @@
 """Document store: caches parsed and validated documents by the hash of their text (persisted queries, trusted documents)."""
 
-import gc
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,11 +16,12 @@ from graphql import (
 
 from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
 from storefront.execution.document_nodes import get_operation_name
+from storefront.execution.guards import GuardedDocument, find_guards
 from storefront.execution.plan import DocumentPlans
 from storefront.serving.cache.cacheability import Cacheability, find_cacheability
 from storefront.serving.documents.cost import DocumentCosts
 from storefront.serving.documents.input_coercion import InputLimits
-from storefront.serving.documents.limits import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, parse_document
+from storefront.serving.documents.limits import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, estimate_introspections, parse_document
 from storefront.serving.documents.manifests import ManifestError
 from storefront.serving.documents.validation import MAX_ERROR_CHARACTERS, VALIDATION_RULES, validate_document
 from storefront.serving.errors import DocumentValidationError
@@ -44,7 +44,10 @@ class PreparedDocument:
     plans: DocumentPlans
     cacheability: Cacheability
     costs: DocumentCosts
+    introspection_costs: Mapping[str | None, int]
     input_limits: InputLimits
+    # None without guarded root fields.
+    guarded: GuardedDocument | None
 
     def find_operation(self, name: str | None) -> OperationDefinitionNode | None:
         """The operation with this name, or the only one if `name` is None; None if there is no such operation."""
@@ -111,7 +114,7 @@ class DocumentStore:
         self.schema, self.policy, self.limits = schema, policy, limits
         self._rules = VALIDATION_RULES if policy.allows_introspection else [*VALIDATION_RULES, NoSchemaIntrospectionCustomRule]
         self._cache: OrderedDict[str, PreparedDocument] = OrderedDict()
-        self._cached_characters = self._evicted_characters = 0
+        self._cached_characters = 0
         self._trusted_by_key = self._prepare_trusted(trusted_documents or {})
         self.trusted_count = len(trusted_documents or {})
 
@@ -191,11 +194,6 @@ class DocumentStore:
         while self._cached_characters > MAX_CACHED_CHARACTERS and len(self._cache) > 1:
             _, oldest = self._cache.popitem(last=False)
             self._cached_characters -= oldest.size
-            self._evicted_characters += oldest.size
-        if self._evicted_characters > MAX_CACHED_CHARACTERS // 2:
-            # Plans contain reference cycles, which only the garbage collector frees. It seldom runs on old objects by itself.
-            self._evicted_characters = 0
-            gc.collect()
 
     def _prepare_document(self, text: str, hash_: str) -> PreparedDocument:
         try:
@@ -208,6 +206,7 @@ class DocumentStore:
                         for violation in errors
                     ]
                 )
+            introspection_costs = estimate_introspections(self.schema, ast, self.limits)
             input_limits = InputLimits(self.schema, ast)
             costs = DocumentCosts(self.schema, ast)
         except (LimitExceeded, InvalidInput) as error:
@@ -215,7 +214,17 @@ class DocumentStore:
         except GraphQLError as error:
             raise NotExecutableError([error]) from None
         cacheability = find_cacheability(self.schema, ast)
-        return PreparedDocument(hash_, len(text), ast, DocumentPlans(ast), cacheability, costs, input_limits)
+        return PreparedDocument(
+            hash_,
+            len(text),
+            ast,
+            DocumentPlans(ast),
+            cacheability,
+            costs,
+            introspection_costs,
+            input_limits,
+            find_guards(self.schema, ast),
+        )
 
 
 def _describe_error(error: GraphQLError) -> str:
@@ -232,7 +241,10 @@ def _strip_hash_prefix(id_: str) -> str:
 
 def _describe_untrusted(id_: str | None) -> str:
     if id_ is None:
-        return "Only trusted documents are run here, and this is none of them: send the id of one as documentId."
+        return (
+            "Only trusted documents are run here (STOREFRONT_TRUSTED_DOCUMENTS), and this is none of them: "
+            "send the id of one as documentId."
+        )
     return f"No trusted document has the id {id_[:100]!r}. Those of the manifests that the server was started with are known."
 
 

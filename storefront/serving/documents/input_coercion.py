@@ -32,6 +32,7 @@ from graphql import (
     SelectionSetNode,
     StringValueNode,
     VariableNode,
+    get_named_type,
     get_nullable_type,
     is_input_object_type,
     is_list_type,
@@ -55,8 +56,9 @@ class InputLimit:
     """The limits of an input: items of a list, and characters of each string in it.
 
     `check`: a further check of a string or an integer, called with the path of the input and the value; raises InvalidInput.
-    `description`: how the schema describes that check. `allows_nul`: whether strings may contain the character NUL, which
-    Postgres does not store; set where other rules report it. `item_count`: how many list items the input itself counts as.
+    `item_weight`: how many items each item of the list counts as. `description`: how the schema describes the check.
+    `allows_nul`: whether strings may contain the character NUL, which Postgres does not store; set where other rules report it.
+    `item_count`: how many list items the input itself counts as.
     """
 
     items: int | None = None
@@ -65,6 +67,7 @@ class InputLimit:
     description: str = ""
     allows_nul: bool = False
     item_count: int = 0
+    item_weight: int = 1
 
 
 NO_LIMIT = InputLimit()
@@ -72,8 +75,33 @@ _LOOKUP_DEFAULT_LIMIT = InputLimit(characters=MAX_CHARACTERS)
 _MUTATION_DEFAULT_LIMIT = InputLimit(characters=MAX_MUTATION_CHARACTERS, allows_nul=True)
 
 InputPath = tuple[str | int, ...]
-# How many fields take a variable, by its name; under None the items that do not depend on variables.
-ItemCounts = Mapping[str | None, int]
+
+
+class ItemSource(NamedTuple):
+    """The lists of a variable that count: all of them, at all levels; with a `weight` the one at a path inside the value."""
+
+    variable: str
+    path: tuple[str, ...] = ()
+    weight: int | None = None
+
+    def count_items(self, value: Any) -> int:
+        """The number of items in the variable's value."""
+        if self.weight is None:
+            return count_items(value)
+        for name in self.path:
+            value = value.get(name) if type(value) is dict else None
+        return self.weight * len(value) if type(value) is list else 0
+
+    def count_literal_items(self, node: Any) -> int:
+        """The number of items in the variable's default value."""
+        if self.weight is None:
+            return count_literal_items(node)[0]
+        literal, _ = descend_literal(node, self.path)
+        return self.weight * len(literal.values) if isinstance(literal, ListValueNode) else 0
+
+
+# How many fields take the lists of a variable; under None the items that do not depend on variables.
+ItemCounts = Mapping[ItemSource | None, int]
 # Checks a value. Raises InputTooLarge and InvalidInput.
 InputCheck = Callable[[InputPath, Any], None]
 
@@ -103,7 +131,7 @@ class InputLimits:
                 )
         self._checks: dict[str | None, list[tuple[str, InputPath, InputCheck]]] = {}
         self._item_counts: dict[str | None, ItemCounts] = {}
-        self._default_item_counts: dict[str | None, Mapping[str, int]] = {}
+        self._default_item_counts: dict[str | None, Mapping[ItemSource, int]] = {}
         item_counter = _ItemCounter(fragments)
         for node, definition_inputs in operations:
             positions = _collect_positions(definition_inputs, fragments)
@@ -112,9 +140,9 @@ class InputLimits:
             name = get_operation_name(node)
             self._checks[name] = [(variable, path, check) for variable, path, check in checks if check]
             self._item_counts[name] = item_counter.count_all(definition_inputs)
+            defaults = {variable.variable.name.value: variable.default_value for variable in node.variable_definitions or ()}
             self._default_item_counts[name] = {
-                variable.variable.name.value: count_literal_items(variable.default_value)[0]
-                for variable in node.variable_definitions or ()
+                source: source.count_literal_items(defaults[source.variable]) for source in self._item_counts[name] if source
             }
 
     def check_variables(self, operation: OperationDefinitionNode, values: Mapping[str, Any]) -> None:
@@ -128,24 +156,31 @@ class InputLimits:
         name = get_operation_name(operation)
         default_counts = self._default_item_counts[name]
         return sum(
-            uses * (1 if variable is None else count_items(values[variable]) if variable in values else default_counts[variable])
-            for variable, uses in self._item_counts[name].items()
+            uses
+            * (
+                1
+                if source is None
+                else source.count_items(values[source.variable])
+                if source.variable in values
+                else default_counts[source]
+            )
+            for source, uses in self._item_counts[name].items()
         )
 
 
 class _ItemCounter:
-    """Adds the item counts of definitions and of all fragments that they spread, as often as they do."""
+    """Adds the items of definitions and of all fragments that they spread, as often as they do."""
 
     def __init__(self, fragments: Mapping[str, "_DefinitionInputs"]) -> None:
         self._fragments = fragments
         self._counts_by_fragment: dict[str, ItemCounts] = {}
 
     def count_all(self, inputs: "_DefinitionInputs") -> "ItemCounts":
-        """The item counts of a definition and of the fragments in it."""
+        """The items of a definition and of the fragments in it."""
         total = Counter(inputs.item_counts)
         for fragment, spread_count in inputs.spreads.items():
-            for variable, uses in self._count_fragment(fragment).items():
-                total[variable] += uses * spread_count
+            for source, uses in self._count_fragment(fragment).items():
+                total[source] += uses * spread_count
         return total
 
     def _count_fragment(self, name: str) -> "ItemCounts":
@@ -181,8 +216,8 @@ class _DefinitionInputs:
 
     def __init__(self, schema: GraphQLSchema, type_: Any, selections: SelectionSetNode) -> None:
         self.positions: list[VariablePosition] = []
-        self.item_counts: Counter[str | None] = Counter()
-        self._declared_item_counts: dict[int, int] = {}
+        self.item_counts: Counter[ItemSource | None] = Counter()
+        self._declared_items: dict[int, tuple[int, Sequence[tuple[tuple[str, ...], int]]]] = {}
         self.spreads: Counter[str] = Counter()
         self._schema = schema
         self._walk_selections(type_, selections)
@@ -201,8 +236,7 @@ class _DefinitionInputs:
     def _check_field(self, parent: Any, node: FieldNode) -> None:
         definition = self._schema.get_field(parent, node.name.value)
         assert definition is not None  # noqa: S101 - a valid document selects what the type has
-        is_mutation = parent is self._schema.mutation_type
-        default = _MUTATION_DEFAULT_LIMIT if is_mutation else _LOOKUP_DEFAULT_LIMIT
+        default = _MUTATION_DEFAULT_LIMIT if parent is self._schema.mutation_type else _LOOKUP_DEFAULT_LIMIT
         for argument in node.arguments or ():
             name = argument.name.value
             argument_definition = definition.args[name]
@@ -213,22 +247,43 @@ class _DefinitionInputs:
                 get_declared_limit(argument_definition, default),
                 self.positions,
             )
-            # What mutations write is limited by their number.
-            if not is_mutation:
-                self._add_items(argument.value, argument_definition)
+            self._add_items(argument.value, argument_definition)
         if node.selection_set:
-            field_type = definition.type
-            while hasattr(field_type, "of_type"):
-                field_type = field_type.of_type
-            self._walk_selections(field_type, node.selection_set)
+            self._walk_selections(get_named_type(definition.type), node.selection_set)
 
     def _add_items(self, value: Any, definition: Any) -> None:
         item_count, variable_names = count_literal_items(value)
-        declared_count = self._declared_item_counts.get(id(definition))
-        if declared_count is None:
-            declared_count = self._declared_item_counts[id(definition)] = _count_declared_items(definition)
+        declared = self._declared_items.get(id(definition))
+        if declared is None:
+            declared = self._declared_items[id(definition)] = _count_declared_items(definition), _find_weighted_lists(definition)
+        declared_count, weighted_lists = declared
         self.item_counts[None] += item_count + declared_count
-        self.item_counts.update(variable_names)
+        self.item_counts.update(ItemSource(name) for name in variable_names)
+        for path, weight in weighted_lists:
+            literal, remaining_path = descend_literal(value, path)
+            if isinstance(literal, VariableNode):
+                self.item_counts[ItemSource(literal.name.value, remaining_path, weight - 1)] += 1
+            elif isinstance(literal, ListValueNode):
+                self.item_counts[None] += (weight - 1) * len(literal.values)
+
+
+def _find_weighted_lists(definition: Any, ancestors: frozenset[Any] = frozenset()) -> Sequence[tuple[tuple[str, ...], int]]:
+    """The paths of the lists in an input whose items have a weight, with that weight. Not those in other lists."""
+    declared: InputLimit = definition.extensions.get(LIMIT_EXTENSION_KEY, NO_LIMIT)
+    type_: Any = get_nullable_type(definition.type)
+    own: list[tuple[tuple[str, ...], int]] = [((), declared.item_weight)] if declared.item_weight > 1 else []
+    fields = type_.fields.items() if is_input_object_type(type_) and type_ not in ancestors else ()
+    return own + [
+        ((name, *path), weight) for name, field in fields for path, weight in _find_weighted_lists(field, ancestors | {type_})
+    ]
+
+
+def descend_literal(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """Follow a path into a literal. Returns the value there, or a variable with the rest of the path inside its value."""
+    while path and isinstance(value, ObjectValueNode):
+        value = next((field.value for field in value.fields if field.name.value == path[0]), None)
+        path = path[1:]
+    return value, path
 
 
 def _count_declared_items(definition: Any, ancestors: frozenset[Any] = frozenset()) -> int:

@@ -97,8 +97,17 @@ def validate_document(
     type_info = TypeInfo(schema)
     context = _DocumentContext(schema, document, type_info, add_error, hide_suggestions)
     with suppress(_ValidationEnded):
-        visit(document, _TypedVisitor(type_info, [rule(context) for rule in rules]), _VISITED_KEYS)
+        _visit_typed(document, type_info, [rule(context) for rule in rules])
     return errors
+
+
+def _visit_typed(node: Node, type_info: TypeInfo, visitors: Sequence[Visitor]) -> None:
+    try:
+        visit(node, _TypedVisitor(type_info, visitors), _VISITED_KEYS)
+    finally:
+        # Visitors cache their own bound methods. These reference cycles would hold the document until it is garbage collected.
+        for visitor in visitors:
+            visitor.enter_leave_map.clear()
 
 
 class _ValidationEnded(Exception):
@@ -119,7 +128,7 @@ class _DocumentContext(IdentityValidationContext):
         if node.loc is not None and "$" not in node.loc.source.body[node.loc.start : node.loc.end]:
             return []
         visitor = VariableUsageVisitor(self._type_info, node if isinstance(node, FragmentDefinitionNode) else None)
-        visit(node, _TypedVisitor(self._type_info, [visitor]), _VISITED_KEYS)
+        _visit_typed(node, self._type_info, [visitor])
         return visitor.usages
 
 

@@ -5,6 +5,12 @@
   const settings = JSON.parse(document.getElementById("settings").textContent);
   const endpoint = location.origin + location.pathname;
 
+  const params = new URLSearchParams(location.search);
+  const tokenField = document.getElementById("token");
+  const need = document.getElementById("need");
+  let shownTabs = null;
+  const tokenKey = `${settings.title}:token`;
+
   // One origin may have served another project's GraphiQL yesterday: each title has its own tabs.
   const storage = createStorage(`${settings.title}:`);
   const read = (name) => JSON.parse(storage.getItem(`graphiql:${name}`) ?? "null");
@@ -60,8 +66,16 @@
     const state = read("tabState") ?? { activeTabIndex: 0, tabs: examples.map(newTab) };
     state.tabs = state.tabs.map((tab) => renewed(tab, delivered, examples)).filter(Boolean);
     if (known.size > 0) state.tabs.push(...examples.filter((example) => !known.has(example.name)).map(newTab));
+    if (params.has("query")) openLinked(state, params.get("query"), params.get("variables") ?? "");
     if (state.tabs.length > 0) keep(state);
     write("examples", JSON.stringify(examples));
+  }
+
+  // What a link to this page asks for, in a tab of its own, once. It is never sent by itself.
+  function openLinked(state, query, variables) {
+    const known = state.tabs.findIndex((tab) => tab.query === query && (tab.variables ?? "") === variables);
+    if (known < 0) state.tabs.push(newTab({ name: `link-${Date.now()}`, query, variables, headers: "" }));
+    state.activeTabIndex = known < 0 ? state.tabs.length - 1 : known;
   }
 
   function renewed(tab, delivered, examples) {
@@ -92,17 +106,68 @@
     console.warn("The tabs of the last visit could not be read; GraphiQL decides what to do with them.", error);
   }
 
+  // The token of all tabs. A tab whose headers have an Authorization of their own, with credentials in it, keeps to that.
+  tokenField.value = sessionStorage.getItem(tokenKey) ?? "";
+  tokenField.form.addEventListener("submit", (event) => event.preventDefault());
+  tokenField.addEventListener("input", () => {
+    sessionStorage.setItem(tokenKey, readToken());
+    showNeed(shownTabs);
+  });
+
+  function readToken() {
+    return tokenField.value.trim().replace(/^bearer\s+/i, "");
+  }
+
+  function findAuthorization(headers) {
+    return Object.keys(headers).find((name) => name.toLowerCase() === "authorization");
+  }
+
+  function hasCredentials(headers) {
+    return !/^(bearer)?\s*$/i.test(headers[findAuthorization(headers)] ?? "");
+  }
+
+  function withToken(headers = {}) {
+    if (hasCredentials(headers)) return headers;
+    const { [findAuthorization(headers)]: _, ...others } = headers;
+    return readToken() ? { ...others, Authorization: `Bearer ${readToken()}` } : others;
+  }
+
+  // Examples that need a token have an Authorization without credentials among their headers.
+  function describeNeed({ query, headers }) {
+    const given = parseHeaders(headers);
+    if (readToken() || hasCredentials(given)) return "";
+    if (findAuthorization(given)) return "This tab needs a token of the store's owner.";
+    return /^\s*mutation\b/m.test(query ?? "") ? "Most mutations need a token." : "";
+  }
+
+  function parseHeaders(text) {
+    try {
+      return Object(JSON.parse(text || "{}"));
+    } catch {
+      return {};
+    }
+  }
+
+  function showNeed(state) {
+    shownTabs = state;
+    const tab = state?.tabs[state.activeTabIndex];
+    need.textContent = tab ? describeNeed(tab) : "";
+  }
+
   // A library inside GraphiQL adds a <style> element while a menu is open; the nonce is how the page's policy lets it.
   window.__webpack_nonce__ = settings.styleNonce;
 
-  // Subscriptions go over graphql-transport-ws; the tab's headers become the payload of connection_init.
-  const fetcher = GraphiQL.createFetcher({
+  // Subscriptions go over graphql-transport-ws; the headers become the payload of connection_init.
+  const send = GraphiQL.createFetcher({
     url: endpoint,
     subscriptionUrl: endpoint.replace(/^http/, "ws"),
     headers: { accept: "application/graphql-response+json, application/json" },
     enableIncrementalDelivery: false,
   });
 
+  const fetcher = (request, options) => send(request, { ...options, headers: withToken(options?.headers) });
+
+  showNeed(read("tabState"));
   const app = React.createElement(GraphiQL, {
     fetcher,
     storage,
@@ -110,6 +175,7 @@
     defaultTabs: settings.examples.length > 0 ? settings.examples : undefined,
     defaultEditorToolsVisibility: "variables",
     shouldPersistHeaders: true,
+    onTabChange: showNeed,
     plugins: [GraphiQLPluginExplorer.explorerPlugin()],
   });
   ReactDOM.createRoot(document.getElementById("graphiql")).render(app);

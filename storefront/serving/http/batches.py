@@ -9,6 +9,7 @@ from graphql import OperationType
 
 from storefront.core.errors import RequestError
 from storefront.serving.documents.document_store import NotExecutableError
+from storefront.serving.documents.limits import WorkCounts
 from storefront.serving.http.graphql_request import BadRequest, parse_request
 from storefront.serving.run.operations import Operations
 from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
@@ -25,8 +26,22 @@ class RequestBatch:
 
     @classmethod
     async def prepare(cls, operations: Operations, items: Sequence[Any], request_id: str) -> "RequestBatch":
-        """Prepare the operation of each item. An item that fails becomes an exception in its place."""
-        return cls(operations, [await _prepare_entry(operations, item) for item in items], request_id)
+        """Prepare the operation of each item. An item that fails becomes an exception in its place.
+
+        Together they may be as much work as one operation: those beyond that fail.
+        """
+        entries: list[PreparedOperation | Exception] = []
+        total = WorkCounts()
+        for item in items:
+            entry = await _prepare_entry(operations, item)
+            if isinstance(entry, PreparedOperation):
+                try:
+                    operations.check_batch(total.add(entry.counts))
+                    total = total.add(entry.counts)
+                except RequestError as error:
+                    entry = error
+            entries.append(entry)
+        return cls(operations, entries, request_id)
 
     @property
     def cost(self) -> int:

@@ -1,6 +1,6 @@
 """Cross-origin resource sharing (CORS): which pages of other origins may read responses, and with which credentials."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -46,7 +46,7 @@ class SelectiveCORSMiddleware(CORSMiddleware):
 
 
 def build_cors_middleware(
-    origins: Collection[str], *, open_to_origins: bool, public_path_prefixes: Sequence[str] = ()
+    origins: csrf.AllowedOrigins, *, open_to_origins: bool, public_path_prefixes: Sequence[str] = ()
 ) -> list[Middleware]:
     """Let pages of `origins` read responses with credentials, and of all others without, if `open_to_origins`."""
     options: dict[str, Any] = {
@@ -55,14 +55,15 @@ def build_cors_middleware(
         "expose_headers": EXPOSED_HEADERS,
         "public_path_prefixes": public_path_prefixes,
     }
-    with_credentials: dict[str, Any] = {"allow_origins": frozenset(origins), "allow_credentials": True, **options}
+    with_credentials: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, **options}
     if not open_to_origins:
         return [Middleware(SelectiveCORSMiddleware, **with_credentials)] if origins else []
+
     # Requests without an Origin pass through one of them as well: their responses need `Vary: Origin` for shared caches.
-    trusted_origins = {None, *origins}
+    def is_trusted(origin: str | None) -> bool:
+        return origin is None or origin in origins
+
     return [
-        Middleware(SelectiveCORSMiddleware, applies_to=trusted_origins.__contains__, **with_credentials),
-        Middleware(
-            SelectiveCORSMiddleware, applies_to=lambda origin: origin not in trusted_origins, allow_origins=["*"], **options
-        ),
+        Middleware(SelectiveCORSMiddleware, applies_to=is_trusted, **with_credentials),
+        Middleware(SelectiveCORSMiddleware, applies_to=lambda origin: not is_trusted(origin), allow_origins=["*"], **options),
     ]

@@ -21,12 +21,20 @@ from storefront.serving.http.batches import RequestBatch
 from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, parse_request
 from storefront.serving.http.headers import join_header_lines
 from storefront.serving.http.negotiation import GRAPHQL_JSON, JSON, AcceptedTypes, negotiate_media_types
-from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, parse_lenient_json, read_body
+from storefront.serving.http.request_body import (
+    DEFAULT_BODY_LIMITS,
+    BodyBudget,
+    BodyLimits,
+    HTTPError,
+    parse_body,
+    parse_lenient_json,
+    read_body,
+)
 from storefront.serving.http.status_codes import DRAFT, SpecEdition, build_error_headers
 from storefront.serving.http.stream_formats import StreamFormat
 from storefront.serving.http.streams import STREAM_HEADERS, Streams
 from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimiter, RateLimitScope, RequestQuota
-from storefront.serving.run.cancellation import ClientDisconnectedError, DisconnectWatcher
+from storefront.serving.run.cancellation import ClientDisconnectedError, DisconnectWatcher, create_shutdown_error
 from storefront.serving.run.operations import Operations
 from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
 from storefront.serving.run.results import format_request_error, format_result
@@ -35,11 +43,6 @@ from storefront.serving.run.results import format_request_error, format_result
 REQUEST_QUOTA_SCOPE_KEY = "storefront.visit"
 
 T = TypeVar("T")
-
-_SHUTDOWN_MESSAGE = (
-    "The server is shutting down before this is answered. Send it again: with the same idempotencyKey a mutation is done once, "
-    "and what was done is returned."
-)
 
 # Maximum size of a query string in bytes. Most proxies allow less.
 MAX_QUERY_STRING_BYTES = 32_768
@@ -71,11 +74,13 @@ class GraphQLEndpoint:
         max_batch_size: int = 10,
         edition: SpecEdition = DRAFT,
         body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+        body_budget: BodyBudget,
         rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER,
     ) -> None:
         self._operations, self._create_context, self._streams, self._serve_page = operations, create_context, streams, serve_page
         self._response_cache, self._vary = response_cache, vary
-        self._max_batch_size, self._edition, self._body_limits = max_batch_size, edition, body_limits
+        self._max_batch_size, self._edition = max_batch_size, edition
+        self._body_limits, self._body_budget = body_limits, body_budget
         self._rate_limiter = rate_limiter if rate_limiter.has_limit(RateLimitScope.ADDRESS, RateLimitScope.VIEWER) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +103,7 @@ class GraphQLEndpoint:
         except asyncio.CancelledError:
             # Deadlines and disconnects absorb their cancellations. So this is the end of a graceful shutdown: Uvicorn cancels
             # what it waits for no longer, and the event loop what still cleans up.
-            response = self._build_error_response(Unavailable(_SHUTDOWN_MESSAGE), accept, request_id)
+            response = self._build_error_response(create_shutdown_error(), accept, request_id)
         except Exception as error:
             response = self._build_error_response(error, accept, request_id)
         response.headers["vary"] = self._vary
@@ -115,7 +120,7 @@ class GraphQLEndpoint:
         return _get_quota(request)
 
     async def _handle_request(self, request: Request, accept: AcceptedTypes, request_id: str) -> Response:
-        payload, needs_value_check = await _read_request(request, self._body_limits)
+        payload, needs_value_check = await self._read_request(request)
         request_context.register_sensitive(payload)
         if needs_value_check:
             lone_surrogates.check_request(payload)
@@ -177,8 +182,27 @@ class GraphQLEndpoint:
             stream_format, self._iterate_results(operation, context, request_id), context, request_id
         )
 
+    async def _read_request(self, request: Request) -> tuple[Any, bool]:
+        """Read the payload of a request, and whether it may have lone surrogates or numbers that are too large.
+
+        Raises HTTPError, LimitExceeded and Unavailable.
+        """
+        if request.method in ("GET", "HEAD"):
+            return _read_url_parameters(request)
+        if request.method != "POST":
+            raise HTTPError(405, "Use POST, or GET for queries.", allow=ALLOWED_METHODS)
+        _check_content_type(request.headers.get("content-type", ""))
+        limits, budget, is_signed_in = self._body_limits, self._body_budget, partial(self._is_signed_in, request)
+        with budget.track() as body:
+            return await parse_body(await read_body(request, limits, budget, body, is_signed_in), limits, is_signed_in)
+
+    async def _is_signed_in(self, request: Request) -> bool:
+        context = await self._operations.await_with_timeout(self._create_context(request))
+        return context.viewer_id is not None
+
     async def _create_counted_context(self, request: Request) -> OperationContext:
-        context = await self._create_context(request)
+        # Checking a token may wait for the database.
+        context = await self._operations.await_with_timeout(self._create_context(request))
         if quota := _get_quota(request):
             await quota.count_viewer(context.viewer_id)
         return context
@@ -231,16 +255,6 @@ class GraphQLEndpoint:
 # ------------------------------------------------------------------------------------------------ requests
 
 
-async def _read_request(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
-    """Read the payload of a request, and whether it may have lone surrogates or numbers that are too large. Raises HTTPError."""
-    if request.method in ("GET", "HEAD"):
-        return _read_url_parameters(request)
-    if request.method != "POST":
-        raise HTTPError(405, "Use POST, or GET for queries.", allow=ALLOWED_METHODS)
-    _check_content_type(request.headers.get("content-type", ""))
-    return parse_lenient_json(await read_body(request, limits), "The body", limits.max_values)
-
-
 def _read_url_parameters(request: Request) -> tuple[dict[str, Any], bool]:
     query_string = request.scope["query_string"].decode("latin-1")
     if len(query_string) > MAX_QUERY_STRING_BYTES:
@@ -258,7 +272,16 @@ def _read_url_parameters(request: Request) -> tuple[dict[str, Any], bool]:
 
 
 def _parse_query_string(query_string: str) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(query_string).items()}
+    parameters = parse_qs(query_string)
+    for name, values in parameters.items():
+        # Of two, caches and proxies may read another one than this server.
+        if len(values) > 1 and name in _PARAMETER_NAMES:
+            raise HTTPError(400, f"Send the parameter {name} once, not {len(values)} times.")
+    return {name: values[0] for name, values in parameters.items()}
+
+
+# The parameters of GraphQL over HTTP. Others are ignored.
+_PARAMETER_NAMES = {"query", "operationName", "variables", "extensions", "documentId", "id"}
 
 
 # Decoding a query string takes as long as the rest of a response cache hit, and clients repeat the same ones.
@@ -320,16 +343,21 @@ async def _await_unless_disconnected(request: Request, execution: Awaitable[T], 
 
 
 def _is_browser_navigation(request: Request) -> bool:
-    if request.method not in ("GET", "HEAD") or "text/html" not in (join_header_lines(request.headers, "accept") or ""):
+    accept = join_header_lines(request.headers, "accept") or ""
+    if request.method not in ("GET", "HEAD") or "text/html" not in accept:
         return False
-    return not any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
+    # Persisted documents have no text that the page could show.
+    if any(name in request.query_params for name in ("documentId", "id", "extensions")):
+        return False
+    # A link with a document opens it in the page. Browsers that navigate put text/html first.
+    return "query" not in request.query_params or accept.partition(",")[0].strip() == "text/html"
 
 
 def _describe_batch_limit(max_batch_size: int) -> str:
     return (
         f"Send one to {max_batch_size} requests in an array."
         if max_batch_size
-        else "Send one request, as an object: batches are not accepted."
+        else "Send one request, as an object: batches are not accepted (STOREFRONT_MAX_BATCH)."
     )
 
 

@@ -27,6 +27,7 @@ from storefront.serving.http.graphql_request import BadRequest
 
 LONE_SURROGATE_PROBLEM = "must be whole Unicode characters."
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = rb"\ud"
 MAX_PATH_CHARACTERS = 200
 
 
@@ -44,6 +45,40 @@ def loads(text: bytes | str) -> tuple[Any, bool]:
         return json.loads(decoded, parse_constant=_reject_constant, parse_int=_parse_integer), True
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def loads_cooperatively(text: bytes) -> tuple[Any, bool]:
+    """Like `loads`, but for a thread beside the event loop's: others run after every object.
+
+    orjson parses everything without interruption: 100,000 objects take 40 ms. Raises what `loads` raises.
+    """
+    large_numbers: list[str] = []
+
+    def parse_float(digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):
+            large_numbers.append(digits)
+        return number
+
+    def parse_integer(digits: str) -> int | float:
+        return _parse_integer(digits) if len(digits) < 300 else parse_float(digits)
+
+    try:
+        value = json.loads(
+            text.decode(),
+            # Other threads run when Python code is called.
+            object_hook=_return_unchanged,
+            parse_constant=_reject_constant,
+            parse_float=parse_float,
+            parse_int=parse_integer,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value, bool(large_numbers) or _SURROGATE_ESCAPE in text.lower()
+
+
+def _return_unchanged(value: Any) -> Any:
+    return value
 
 
 def _parse_integer(digits: str) -> int | float:

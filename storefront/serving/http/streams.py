@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 from starlette.responses import StreamingResponse
 
 from storefront.core.errors import RequestError
+from storefront.core.tasks import cancel_and_wait
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.stream_formats import StreamFormat
 from storefront.serving.protection.revocations import Revocations
@@ -123,9 +124,7 @@ async def _add_heartbeats(
                     yield b""
         finally:
             if not next_task.done():
-                next_task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await next_task
+                await cancel_and_wait([next_task])
         if next_task.cancelled() or (result := next_task.result()) is None:
             return
         yield result

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from storefront.core.errors import RequestError, TimedOut
+from storefront.core.errors import RequestError, TimedOut, Unavailable
 from storefront.execution.executor import FieldState
 
 # Seconds after which the connection is watched for a disconnect: most responses are sent by then.
@@ -22,7 +22,7 @@ class ClientDisconnectedError(RequestError):
 
 
 def create_timeout_error(seconds: float, state: FieldState | None = None) -> TimedOut:
-    """The error of an operation, or of a root field of a mutation, that has no result after so many seconds."""
+    """The error of an operation, or of a root field of a mutation, that exceeds its timeout."""
     problem = f"This took longer than the {seconds:g} s that it has"
     match state:
         case None:
@@ -34,6 +34,14 @@ def create_timeout_error(seconds: float, state: FieldState | None = None) -> Tim
         case FieldState.NOT_STARTED:
             problem += ", and the mutation was not begun."
     return TimedOut(problem, state=state.name)
+
+
+def create_shutdown_error() -> Unavailable:
+    """The error of a query or mutation that has no result when the server stops."""
+    return Unavailable(
+        "The server is shutting down before this is answered. Send it again: with the same idempotencyKey a mutation is done "
+        "once, and what was done is returned."
+    )
 
 
 class Deadline:

@@ -1,20 +1,23 @@
 """Runs operations: prepares requests, executes queries and mutations with a deadline, and opens subscriptions."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
-from graphql import ExecutionResult, OperationType, execute
+from graphql import ExecutionResult, OperationType
 
+from storefront.core.cooperative import count_input_steps, run_in_thread_if_long
 from storefront.core.errors import LimitExceeded, RequestError, Unavailable
 from storefront.execution.document_nodes import get_operation_name
 from storefront.execution.executor import BreadthFirstExecutor
-from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
-from storefront.serving.documents.limits import check_cost, check_input_items
+from storefront.execution.strawberry_adapter import EXECUTE_DEFAULT_ARGUMENTS
+from storefront.serving.documents.document_store import DocumentStore, NotExecutableError, PreparedDocument
+from storefront.serving.documents.limits import WorkCounts, check_work
 from storefront.serving.documents.parse_lock import ParseLock
 from storefront.serving.http import lone_surrogates
 from storefront.serving.http.graphql_request import GraphQLRequest
@@ -59,40 +62,57 @@ class Operations:
         )
 
     async def prepare_async(self, request: GraphQLRequest) -> PreparedOperation:
-        """Like `prepare`, but parses new documents one at a time so that other requests are served in between.
+        """Like `prepare`, but other requests are served in between: new documents are parsed one at a time, and long inputs are
+        checked in a thread.
 
         Raises what `prepare` raises, and Unavailable if too many new documents wait.
         """
-        return (
-            self.prepare(request)
-            if self._documents.can_find_without_parsing(request)
-            else await self._parse_lock.run_exclusively(partial(self.prepare, request))
-        )
+        with self._reporting_rejection():
+            find_document = partial(self._documents.find_document, request)
+            document = (
+                find_document()
+                if self._documents.can_find_without_parsing(request)
+                else await self._parse_lock.run_exclusively(find_document)
+            )
+            return await run_in_thread_if_long(count_input_steps(request.variables), self._check_request, request, document)
 
     def prepare(self, request: GraphQLRequest) -> PreparedOperation:
         """Find or parse the document of a request and check its inputs and cost.
 
         Raises NotExecutableError for a document that is invalid, and RequestError, such as LimitExceeded for the cost.
         """
+        with self._reporting_rejection():
+            return self._check_request(request, self._documents.find_document(request))
+
+    @contextmanager
+    def _reporting_rejection(self) -> Iterator[None]:
         try:
-            return self._prepare(request)
+            yield
         except (NotExecutableError, RequestError) as error:
             self._observers.report_rejection(error.errors[0] if isinstance(error, NotExecutableError) else wrap_error(error))
             raise
 
-    def _prepare(self, request: GraphQLRequest) -> PreparedOperation:
-        document = self._documents.find_document(request)
-        operation_node = document.find_operation(request.operation_name)
+    def _check_request(self, request: GraphQLRequest, document: PreparedDocument) -> PreparedOperation:
+        operation_node, counts = document.find_operation(request.operation_name), WorkCounts()
         if request.may_have_lone_surrogates:
             lone_surrogates.check_variables(self._schema, operation_node, request.variables)
         if operation_node:
+            item_count = document.input_limits.count_items(operation_node, request.variables)
+            if operation_node.operation is OperationType.MUTATION:
+                # First what is cheapest to check.
+                counts = WorkCounts(mutation_items=item_count)
+                check_work(counts, self._schema, self._documents.limits)
+            else:
+                counts = WorkCounts(input_items=item_count)
             document.input_limits.check_variables(operation_node, request.variables)
-            check_input_items(document.input_limits.count_items(operation_node, request.variables), self._documents.limits)
-        cost = document.costs.estimate(operation_node, request.variables) if operation_node else 0
-        check_cost(cost, self._documents.limits)
+            counts = counts._replace(
+                cost=document.costs.estimate(operation_node, request.variables),
+                introspection=document.introspection_costs[get_operation_name(operation_node)],
+            )
+            check_work(counts, self._schema, self._documents.limits)
         kind = operation_node.operation if operation_node else None
         label = get_operation_name(operation_node)
-        return PreparedOperation(document, kind, request.operation_name, request.variables, cost, request.reports_cost, label)
+        return PreparedOperation(document, kind, request.operation_name, request.variables, counts, request.reports_cost, label)
 
     async def run(self, operation: PreparedOperation, context: OperationContext) -> ExecutionResult:
         """Execute a query or mutation. Raises Unavailable if too many are running (load shedding), and TimedOut.
@@ -118,6 +138,10 @@ class Operations:
             result.extensions = {"cost": {"estimate": operation.cost, "maximum": self._documents.limits.cost}}
         return result
 
+    def check_batch(self, counts: WorkCounts) -> None:
+        """Raise LimitExceeded if all operations of a batch together are too much work."""
+        check_work(counts, self._schema, self._documents.limits, is_batch=True)
+
     def encode_response(self, response: Any, kind: OperationType | None = None) -> bytes:
         """Encode a response as JSON. Raises LimitExceeded if it is too large."""
         content = orjson.dumps(response)
@@ -138,7 +162,7 @@ class Operations:
         return self._subscriptions.stream(operation, context, request_id, try_write)
 
     async def await_with_timeout(self, outcome: Awaitable[T]) -> T:
-        """Await a result that several requests share, within the timeout of an operation. Raises TimedOut."""
+        """Await what an operation waits for outside of its own execution, within the timeout of one. Raises TimedOut."""
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 return await outcome
@@ -156,16 +180,29 @@ class Operations:
     async def _execute(
         self, operation: PreparedOperation, context: object, root: Any, deadline: OperationDeadline | None
     ) -> ExecutionResult:
-        result = execute(
+        document, plans = operation.document.ast, operation.document.plans
+        if (guarded := operation.document.guarded) is not None and guarded.is_refused(context):
+            document, plans = guarded.without_inputs, guarded.plans
+        # What graphql-core's `execute` does. Building the executor coerces the variables.
+        build: Callable[..., Any] = BreadthFirstExecutor.build
+        executor = await run_in_thread_if_long(
+            count_input_steps(operation.variables),
+            build,
             self._schema,
-            operation.document.ast,
-            root_value=root,
-            context_value=context,
-            variable_values=operation.variables,
-            operation_name=operation.name,
-            executor_class=BreadthFirstExecutor,
-            plans=operation.document.plans,
+            document,
+            root,
+            context,
+            operation.variables,
+            operation.name,
+            *EXECUTE_DEFAULT_ARGUMENTS,
+            plans=plans,
             hide_suggestions=self._hides_suggestions,
             deadline=deadline,
         )
-        return await result if isawaitable(result) else result
+        if isinstance(executor, list):
+            return ExecutionResult(None, errors=executor)
+        try:
+            result = executor.execute_operation()
+            return cast("ExecutionResult", await result if isawaitable(result) else result)
+        finally:
+            executor.release()

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from graphql import OperationType
 
 from storefront.serving.documents.document_store import PreparedDocument
+from storefront.serving.documents.limits import WorkCounts
 
 
 class OperationContext(Protocol):
@@ -51,16 +52,21 @@ class PreparedOperation:
     """A request with its validated document.
 
     `kind` is query, mutation or subscription; None if the request does not say which operation of several it means. `name` is
-    the operation name in the request, `label` the one in the document.
+    the operation name in the request, `label` the one in the document. `counts`: how much work it is.
     """
 
     document: PreparedDocument
     kind: OperationType | None
     name: str | None
     variables: dict[str, Any]
-    cost: int = 0
+    counts: WorkCounts
     reports_cost: bool = False
     label: str | None = None
+
+    @property
+    def cost(self) -> int:
+        """The estimated cost."""
+        return self.counts.cost
 
     @property
     def kind_name(self) -> str:

@@ -24,6 +24,7 @@ from graphql.execution import Executor, create_source_event_stream
 from storefront.core.errors import LimitExceeded
 from storefront.core.ids import new_id
 from storefront.core.memory import compact_bytes
+from storefront.core.tasks import share
 from storefront.execution.document_nodes import find_variable_names
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.run.fanout import ExecuteEvent, SharedSource, SharedStreams, SubscriptionReader, TryWrite
@@ -164,7 +165,7 @@ class SharedResults:
             results_by_key[key] = result
             result.add_done_callback(lambda task: self._store(results_by_key, key, task))
         # A subscriber that leaves must not cancel the computation for the others.
-        return cast(bytes, await asyncio.shield(result))
+        return cast(bytes, await share(result))
 
     def _store(self, results_by_key: dict[Any, Any], key: Any, task: "asyncio.Future[bytes]") -> None:
         # Events are few, but subscribers with different operations make many results of each.

@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from storefront.core.cooperative import TIME_SLICE_SECONDS
 from storefront.core.memory import get_resident_bytes, return_free_memory
+from storefront.serving.server.connection_limit import CONNECTION_LIMIT_STATE_KEY, ConnectionLimit
 
 log = logging.getLogger("storefront")
 
@@ -245,6 +247,13 @@ def _count_acknowledged_bytes(transport: asyncio.Transport) -> int:
     return -transport.get_write_buffer_size()
 
 
+def _disable_nagle(transport: asyncio.Transport) -> None:
+    # asyncio leaves Nagle's algorithm on for connections of a listening socket that was created without a protocol number, as
+    # Uvicorn's is. A response of two writes would wait for the client's delayed acknowledgement: 40 ms on Linux.
+    with suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def _limit_kernel_buffer(transport: asyncio.Transport) -> None:
     if _TCP_NOTSENT_LOWAT is not None:
         # Unix sockets do not support it.
@@ -272,8 +281,9 @@ class BackpressureProtocol(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Set the write buffer limit to 0, so that the transport reports the first byte that waits."""
+        """Have responses sent at once, and the first byte that waits reported by the transport: a write buffer limit of 0."""
         super().connection_made(transport)
+        _disable_nagle(self.transport)
         self.backpressure = self.app_state.get(BACKPRESSURE_STATE_KEY)
         if self.backpressure is not None:
             self.transport.set_write_buffer_limits(high=0)
@@ -300,6 +310,9 @@ class BackpressureProtocol(asyncio.Protocol):
         """The connection is closed: stop tracking."""
         if self.backpressure is not None:
             self.backpressure.untrack(self.transport)
+        connection_limit: ConnectionLimit | None = self.app_state.get(CONNECTION_LIMIT_STATE_KEY)
+        if connection_limit is not None:
+            connection_limit.close(self.transport)
         super().connection_lost(exc)
 
 
@@ -319,12 +332,14 @@ class PipelineFlowControl(FlowControl):
 class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
     """Uvicorn's HTTP protocol with backpressure: a request starts only when its client has read the previous responses.
 
-    Only a few kilobytes of pipelined requests are parsed ahead; stock Uvicorn parses all of them.
+    Only a few kilobytes of pipelined requests are parsed ahead, and for one time slice at a time. Stock Uvicorn parses all that
+    it has read: up to 256 kB, which have 43,000 chunks of one byte.
     """
 
     # Received bytes that are not parsed yet; the request that is deferred until the client reads; the request that is being
     # answered, which need not be the newest one, `cycle`.
     _unparsed_data = b""
+    _resume_handle: asyncio.Handle | None = None
     _deferred_request: tuple[RequestResponseCycle, Any] | None = None
     _running_cycle: RequestResponseCycle | None = None
 
@@ -343,16 +358,18 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
         return cycle is not None and cycle.response_started and not cycle.response_complete and not cycle.chunked_encoding
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes, up to the next request that has to wait."""
-        if len(data) <= MAX_PIPELINED_PARSE_BYTES and not self.pipeline and not self._unparsed_data:
-            self.parse(data)
-            return
+        """Parse received bytes, up to the next request that has to wait, and for one time slice at most."""
         if self._unparsed_data:
             self._buffer_unparsed(data)
             return
+        if len(data) <= MAX_PIPELINED_PARSE_BYTES and not self.pipeline:
+            self.parse(data)
+            return
+        started_at = perf_counter()
         for start in range(0, len(data), MAX_PIPELINED_PARSE_BYTES):
-            if self.pipeline:
+            if self.pipeline or perf_counter() - started_at > TIME_SLICE_SECONDS:
                 self._buffer_unparsed(data[start:])
+                self._schedule_parsing()
                 return
             self.parse(data[start : start + MAX_PIPELINED_PARSE_BYTES])
             if self.transport.is_closing():
@@ -375,15 +392,19 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Resume parsing of pipelined requests that waited for this response."""
         super().on_response_complete()
-        if self._unparsed_data and not self.pipeline:
-            self.loop.call_soon(self._resume_parsing)
+        self._schedule_parsing()
+
+    def _schedule_parsing(self) -> None:
+        if self._unparsed_data and not self.pipeline and self._resume_handle is None:
+            self._resume_handle = self.loop.call_soon(self._resume_parsing)
 
     def _resume_parsing(self) -> None:
-        data, self._unparsed_data = self._unparsed_data, b""
+        data, self._unparsed_data, self._resume_handle = self._unparsed_data, b"", None
         if data and not self.transport.is_closing():
             self.data_received(data)
-            # The rest may be an incomplete request.
-            self.flow.resume_reading()
+            # The rest may be an incomplete request. A body that the application has yet to read resumes reading itself.
+            if self.cycle is None or self.cycle.response_complete or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+                self.flow.resume_reading()
 
     def try_defer(self, cycle: RequestResponseCycle, app: Any) -> bool:
         """Defer a request if the client has unread bytes. Returns whether it was deferred."""

@@ -1,11 +1,14 @@
 """Graceful shutdown: on SIGTERM or SIGINT connections are drained, so that clients resume elsewhere, before the server stops."""
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
+
+log = logging.getLogger("storefront")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The timeout of draining in seconds. Clients that do not read must not delay the others.
@@ -47,9 +50,14 @@ class GracefulShutdown:
     async def _shut_down(self, signal_number: int) -> None:
         self._announce()
         await asyncio.sleep(self._delay_seconds)
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 await self._drain()
+        except TimeoutError:
+            log.info("connections are left to the server: they were not drained in %g s", DRAIN_TIMEOUT_SECONDS)
+        except Exception:
+            # Any error: the server has to stop.
+            log.exception("connections could not be drained")
         self._call_previous_handler(signal_number)
 
     def _call_previous_handler(self, signal_number: int) -> None:

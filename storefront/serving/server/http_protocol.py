@@ -13,6 +13,8 @@ import fcntl
 import re
 import struct
 import termios
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -20,19 +22,39 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from storefront.core.ids import new_id
 from storefront.serving.observability.request_id import extract_request_id
 from storefront.serving.protection.load_shedding import LOAD_SHEDDER_STATE_KEY, LoadShedder, render_overload_response
 from storefront.serving.server.backpressure import BackpressureHTTPProtocol
+from storefront.serving.server.connection_limit import CONNECTION_LIMIT_STATE_KEY, ConnectionLimit
 
 # Limits of a request's head: bytes (not counting what follows in the same read), and seconds until it is complete (slowloris).
 MAX_HEADER_BYTES, HEADER_TIMEOUT_SECONDS = 65_536, 10.0
+# Seconds that a client may be silent in the midst of the body of a request while the server shuts down.
+DRAIN_SILENCE_SECONDS = 1.0
 # The key of the server's state with the paths of WebSocket routes. Without it the application decides about each handshake.
 WEBSOCKET_PATHS_STATE_KEY = "storefront.websocket_paths"
 
-# Bytes of chunked coding that are allowed per chunk of content: its size, its line ends, and short extensions.
-CHUNK_OVERHEAD_BYTES = 16
+# For so many bytes of a body's content, one byte of chunked coding is allowed in addition to `MAX_HEADER_BYTES`: the sizes and
+# line ends of chunks, their extensions, and trailers. Parsing costs as much for a chunk of one byte as for one of 64 kB.
+CONTENT_BYTES_PER_CODING_BYTE = 8
+
+# Request headers that have one value, and so one line (RFC 9110, section 5.3; RFC 6265; Fetch; WebSocket). Of two, proxies and
+# applications would read different ones. `Host` is checked by itself; the parser rejects a second `Content-Length`.
+SINGLETON_HEADERS = frozenset(
+    b"access-control-request-method authorization content-location content-range content-type cookie date dnt from "
+    b"if-modified-since if-range if-unmodified-since last-event-id max-forwards origin proxy-authorization range referer "
+    b"sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user sec-gpc sec-websocket-key sec-websocket-version "
+    b"user-agent".split()
+)
 
 _INVALID_REQUEST_MESSAGE = "Invalid HTTP request received."
+_HEAD_MESSAGE = f"The head of a request must have at most {MAX_HEADER_BYTES:,} bytes."
+_CODING_MESSAGE = (
+    f"Send the body in larger chunks: their sizes and extensions, and trailers, must have at most {MAX_HEADER_BYTES:,} bytes and "
+    f"one for {CONTENT_BYTES_PER_CODING_BYTE} of the content."
+)
+_SHUTDOWN_MESSAGE = "The server shuts down, and the rest of the request did not come in time. Send it again."
 # uri-host [ ":" port ], or empty (RFC 9110, section 7.2), with optional white space around it.
 _HOST_PATTERN = re.compile(rb"[ \t]*(\[[\w:.%~-]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?[ \t]*", re.ASCII)
 
@@ -58,10 +80,13 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
     # Bytes since the last boundary of a message, head or body that are not content.
     _non_content_bytes = 0
     _header_timeout_timer: asyncio.TimerHandle | None = None
+    # While the server shuts down: runs since the last bytes of an incomplete body.
+    _silence_timer: asyncio.TimerHandle | None = None
     # Whether the body of the newest request is incomplete.
     _is_reading_body = False
     # The response to malformed bytes, sent after the responses to all earlier requests. It ends the connection.
     _final_error_response: bytes | None = None
+    _connection_limit: ConnectionLimit | None = None
     # Whether the newest head is a WebSocket handshake for a WebSocket route.
     _is_websocket_upgrade = False
 
@@ -72,6 +97,13 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self._header_wait_started_at = self.loop.time()
         self._check_header_timeout()
+        self._connection_limit = self.app_state.get(CONNECTION_LIMIT_STATE_KEY)
+        if self._connection_limit is not None and not self._connection_limit.try_open(transport, self._has_unread_request):
+            transport.write(render_overload_response(new_id(), keep_alive=False))
+            transport.close()
+
+    def _has_unread_request(self) -> bool:
+        return not self.transport.is_closing() and _count_unread_bytes(self.transport) > 0
 
     def parse(self, data: bytes) -> None:
         """Parse received bytes, and enforce the size of heads."""
@@ -87,9 +119,7 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             self._reject_malformed(error)
         else:
             if self._non_content_bytes > MAX_HEADER_BYTES:
-                self._reject_malformed(
-                    MalformedRequestError(f"The head of a request must have at most {MAX_HEADER_BYTES:,} bytes.")
-                )
+                self._reject_malformed(MalformedRequestError(_CODING_MESSAGE if self._is_reading_body else _HEAD_MESSAGE))
         self._start_idle_timeout()
 
     def _start_idle_timeout(self) -> None:
@@ -134,6 +164,8 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         # Fast path: nearly every head has one valid Host, and neither Transfer-Encoding nor Upgrade.
         if names.count(b"host") != 1 or not _is_valid_host(self.headers[names.index(b"host")][1]):
             self._check_host_count(names.count(b"host"))
+        if len(set(names)) != len(names):
+            _check_singleton_headers(names)
         if b"transfer-encoding" in names:
             self._check_transfer_encoding()
         if self.parser.should_upgrade():
@@ -142,6 +174,8 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         if self.expect_100_continue and self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False
         self._is_reading_body = True
+        if self._connection_limit is not None:
+            self._connection_limit.set_busy(self.transport)
         try:
             super().on_headers_complete()
         except (httptools.HttpParserInvalidURLError, AttributeError):
@@ -150,17 +184,23 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             raise MalformedRequestError("The target of the request is not a URL.") from None
         # Trailers of a chunked body must not become headers of the request.
         self.headers = []
+        if self._is_draining:
+            self._start_silence_timer()
 
     def on_body(self, body: bytes) -> None:
         """Some content of a body."""
-        self._non_content_bytes = max(0, self._non_content_bytes - len(body) - CHUNK_OVERHEAD_BYTES)
+        content_bytes = len(body) + len(body) // CONTENT_BYTES_PER_CODING_BYTE
+        self._non_content_bytes = max(0, self._non_content_bytes - content_bytes)
         super().on_body(body)
+        if self._silence_timer is not None:
+            self._start_silence_timer()
 
     def on_message_complete(self) -> None:
         """A request is complete, including its body."""
         # The parser also calls this after a head with an `Upgrade` header, whose request has not begun.
         if self._is_reading_body:
             self._header_wait_started_at, self._non_content_bytes, self._is_reading_body = None, 0, False
+            self._stop_silence_timer()
             super().on_message_complete()
 
     def _check_host_count(self, host_count: int) -> None:
@@ -210,6 +250,8 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         self.scope["method"] = "GET"
         url = httptools.parse_url(self.url)
         self.url = b"?".join(component for component in (url.path, url.query) if component)
+        if self._connection_limit is not None:
+            self._connection_limit.set_busy(self.transport)
         self.handle_websocket_upgrade()
 
     def _is_idle(self) -> bool:
@@ -259,6 +301,8 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             # The rest of the body is discarded, within the header timeout.
             self._header_wait_started_at = self.loop.time()
         super().on_response_complete()
+        if self._connection_limit is not None and self._is_idle():
+            self._connection_limit.set_idle(self.transport, self._has_unread_request)
         if self._final_error_response is not None and not self.transport.is_closing() and self._is_running_request_complete():
             self._send_final_error_response()
 
@@ -267,6 +311,8 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         return self._deferred_request is None and (self._running_cycle is None or self._running_cycle.response_complete)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._is_draining:
+            cycle.keep_alive = False
         if self.transport.is_closing() or self.try_defer(cycle, app):
             # The connection closes, or the request is deferred until the client has read the previous response.
             return
@@ -290,11 +336,38 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, unless a request has arrived and is about to be read: the client would see a reset (RST)."""
-        if self.transport.is_closing() or not _count_unread_bytes(self.transport):
+        if not self._has_unread_request():
             super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """The server shuts down: close the connection after the response that is under way, at once if there is none."""
+        super().shutdown()
+        if self._is_reading_body:
+            self._start_silence_timer()
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._connection_limit is not None and self._connection_limit.is_draining
+
+    def _start_silence_timer(self) -> None:
+        self._stop_silence_timer()
+        self._silence_timer = self.loop.call_later(DRAIN_SILENCE_SECONDS, self._reject_silent)
+
+    def _stop_silence_timer(self) -> None:
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
+
+    def _reject_silent(self) -> None:
+        if self.flow.read_paused:
+            # The application has yet to read what has come.
+            self._start_silence_timer()
+        else:
+            self._reject_malformed(MalformedRequestError(_SHUTDOWN_MESSAGE, 503, b"retry-after: 1\r\n"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has been closed."""
+        self._stop_silence_timer()
         if self._header_timeout_timer is not None:
             self._header_timeout_timer.cancel()
         super().connection_lost(exc)
@@ -308,6 +381,13 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             self.transport.close()
         else:
             self._header_timeout_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._check_header_timeout)
+
+
+def _check_singleton_headers(names: Sequence[bytes]) -> None:
+    counts = Counter(names)
+    repeated = next((name for name in names if counts[name] > 1 and name in SINGLETON_HEADERS), None)
+    if repeated is not None:
+        raise MalformedRequestError(f"Send one {repeated.decode().title()} header, not {counts[repeated]}.")
 
 
 def _count_unread_bytes(transport: asyncio.BaseTransport) -> int:

@@ -12,6 +12,7 @@ from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from storefront.core import request_context
+from storefront.core.cooperative import TimeSlice
 from storefront.core.errors import LimitExceeded, RequestError, TimedOut, Unauthenticated, Unavailable
 from storefront.core.ids import uuid7
 from storefront.core.request_context import RequestContext
@@ -21,10 +22,12 @@ from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS
 from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimited, RateLimiter, RateLimitScope, RequestQuota
 from storefront.serving.protection.revocations import Revocations
+from storefront.serving.run.cancellation import create_shutdown_error
 from storefront.serving.run.fanout import TryWrite
 from storefront.serving.run.operations import Operations
 from storefront.serving.run.prepared_operation import OperationContext
 from storefront.serving.run.results import format_request_error, format_result
+from storefront.serving.server.graceful_shutdown import DRAIN_TIMEOUT_SECONDS
 from storefront.serving.server.websocket_protocol import TRY_WRITE_EXTENSION, UNREAD_BYTES_EXTENSION
 from storefront.serving.websocket.protocol import (
     SUBPROTOCOL,
@@ -42,6 +45,9 @@ CLOSE_INIT_TIMEOUT, CLOSE_SUBSCRIBER_EXISTS, CLOSE_TOO_MANY_INITS, CLOSE_TOO_MAN
 
 # The end of the JSON object of a `next` message.
 MESSAGE_END = b"}"
+
+# Seconds that running queries and mutations have to finish on graceful shutdown.
+REQUEST_DRAIN_SECONDS = DRAIN_TIMEOUT_SECONDS / 2
 
 # What a client with the same token may try again later.
 _TEMPORARY_ERRORS = (Unavailable, TimedOut, RateLimited)
@@ -65,7 +71,10 @@ class SocketLimits:
 
 
 class Sockets:
-    """The open sockets of this process, up to a maximum. They are drained on graceful shutdown."""
+    """The open sockets of this process, up to a maximum. They are drained on graceful shutdown.
+
+    Beyond the maximum the one that has been idle for longest, without a running operation, is closed for a new one.
+    """
 
     def __init__(
         self,
@@ -78,6 +87,8 @@ class Sockets:
         self.operations, self.authenticate, self.limits, self.revocations = operations, authenticate, limits, revocations
         self.rate_limiter = rate_limiter if rate_limiter.has_limit(RateLimitScope.ADDRESS, RateLimitScope.VIEWER) else None
         self._open: set[Socket] = set()
+        # The longest idle first.
+        self._idle: dict[Socket, None] = {}
 
     @property
     def count(self) -> int:
@@ -96,25 +107,46 @@ class Sockets:
             await websocket.close(CLOSE_BAD_SUBPROTOCOL, f"Use the subprotocol {SUBPROTOCOL}: no other one is supported.")
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
-        if refusal_reason := await self._find_refusal_reason(websocket):
+        if refusal_reason := await self._make_room(websocket):
             await websocket.close(CLOSE_TOO_MANY, _shorten_reason(refusal_reason))
             return
         socket = Socket(websocket, self)
         self._open.add(socket)
+        self.set_idle(socket)
         try:
             await socket.serve()
         finally:
-            self._open.discard(socket)
+            self._remove(socket)
 
-    async def _find_refusal_reason(self, websocket: WebSocket) -> str:
-        """Why a new socket is rejected (too many, or rate limited); empty if it is accepted."""
-        if len(self._open) >= self.limits.sockets:
-            return f"This server holds at most {self.limits.sockets} sockets. Try again later."
+    def set_idle(self, socket: "Socket") -> None:
+        """The socket has no running operation any more."""
+        if socket in self._open:
+            self._idle[socket] = None
+
+    def set_busy(self, socket: "Socket") -> None:
+        """An operation begins on the socket."""
+        self._idle.pop(socket, None)
+
+    def _remove(self, socket: "Socket") -> None:
+        self._open.discard(socket)
+        self._idle.pop(socket, None)
+
+    async def _make_room(self, websocket: WebSocket) -> str:
+        """Make room for a new socket. Returns why it is rejected (too many, or rate limited); empty if it is accepted."""
         try:
             if quota := self.create_request_quota(websocket):
                 await quota.count_requests(1)
         except RateLimited as error:
             return str(error)
+        problem = f"This server holds at most {self.limits.sockets} sockets"
+        if len(self._open) < self.limits.sockets:
+            return ""
+        longest_idle = next(iter(self._idle), None)
+        if longest_idle is None:
+            return f"{problem}. Try again later."
+        # Its place is free at once: until its client responds, the connection gives way to others.
+        self._remove(longest_idle)
+        longest_idle.schedule_close(CLOSE_TOO_MANY, f"{problem}, and this one was idle. Connect again when you need it.")
         return ""
 
     def create_request_quota(self, websocket: WebSocket) -> RequestQuota | None:
@@ -140,7 +172,10 @@ class Socket:
     def __init__(self, websocket: WebSocket, sockets: Sockets) -> None:
         self._websocket, self._sockets = websocket, sockets
         self._context: OperationContext | None = None
+        # The running operations by id, and which of them are subscriptions.
         self._operation_tasks: dict[str, asyncio.Task[None]] = {}
+        self._subscription_ids: set[str] = set()
+        self._is_draining = False
         self._init_count = 0
         self._close_timer: asyncio.TimerHandle | None = None
 
@@ -148,11 +183,14 @@ class Socket:
         """Handle messages until either side closes the socket."""
         loop = asyncio.get_running_loop()
         self._close_timer = loop.call_later(
-            self._sockets.limits.init_timeout_seconds, self._schedule_close, CLOSE_INIT_TIMEOUT, "connection_init is late"
+            self._sockets.limits.init_timeout_seconds, self.schedule_close, CLOSE_INIT_TIMEOUT, "connection_init is late"
         )
+        time_slice = TimeSlice()
         try:
             while True:
                 await self._handle_message(await self._receive_message())
+                # Messages that wait already are received and handled without a pause.
+                await time_slice.yield_if_expired()
         except WebSocketDisconnect:
             pass
         except CloseSocketError as closed:
@@ -171,11 +209,18 @@ class Socket:
         return len(self._operation_tasks)
 
     async def close_gracefully(self) -> None:
-        """Complete the running operations and close with 1001 (going away)."""
-        operation_ids = list(self._operation_tasks)
+        """Complete the subscriptions, end the other operations, and close with 1001 (going away).
+
+        Queries and mutations have REQUEST_DRAIN_SECONDS to finish. Then they end with an error that says that a retry is safe.
+        """
+        self._is_draining = True
+        requests = [task for id_, task in self._operation_tasks.items() if id_ not in self._subscription_ids]
+        if requests:
+            await asyncio.wait(requests, timeout=REQUEST_DRAIN_SECONDS)
+        subscription_ids = self._subscription_ids & self._operation_tasks.keys()
         # Stopped first: no message may follow `complete`.
         await self._stop_operations()
-        for id_ in operation_ids:
+        for id_ in subscription_ids:
             await self._send_message({"id": id_, "type": "complete"})
         await self._close(CLOSE_GOING_AWAY, "the server is going away: connect again and resume")
 
@@ -214,11 +259,11 @@ class Socket:
         if expires_at is not None:
             delay_seconds = max(0.0, expires_at - time.time())
             self._close_timer = asyncio.get_running_loop().call_later(
-                delay_seconds, self._schedule_close, CLOSE_FORBIDDEN, "the token has expired"
+                delay_seconds, self.schedule_close, CLOSE_FORBIDDEN, "the token has expired"
             )
 
     def _on_revoked(self) -> None:
-        self._schedule_close(CLOSE_FORBIDDEN, "signed out everywhere")
+        self.schedule_close(CLOSE_FORBIDDEN, "signed out everywhere")
 
     async def _start_operation(self, message: SubscribeMessage) -> None:
         if self._context is None:
@@ -227,6 +272,7 @@ class Socket:
             raise CloseSocketError(CLOSE_SUBSCRIBER_EXISTS, f"Subscriber for {message.id[:60]} already exists")
         if len(self._operation_tasks) >= self._sockets.limits.operations:
             raise CloseSocketError(CLOSE_TOO_MANY, f"at most {self._sockets.limits.operations} operations may run on one socket")
+        self._sockets.set_busy(self)
         self._operation_tasks[message.id] = asyncio.create_task(self._run_operation(message, self._context))
 
     async def _run_operation(self, message: SubscribeMessage, context: OperationContext) -> None:
@@ -250,10 +296,15 @@ class Socket:
             final_message: dict[str, Any] = {"id": message.id, "type": "complete"}
         except WebSocketDisconnect:
             return None
+        except asyncio.CancelledError:
+            if not self._is_draining or message.id in self._subscription_ids:
+                raise
+            final_message = _make_error_message(message.id, create_shutdown_error(), request_id)
         except Exception as error:
-            final_message = {"id": message.id, "type": "error", "payload": format_request_error(error, request_id)["errors"]}
+            final_message = _make_error_message(message.id, error, request_id)
         finally:
-            self._operation_tasks.pop(message.id, None)
+            self._remove_operation(message.id)
+            self._subscription_ids.discard(message.id)
         return final_message
 
     async def _execute_operation(
@@ -266,6 +317,7 @@ class Socket:
             await quota.count_cost(operation.cost)
             await quota.count_viewer(context.viewer_id)
         if operation.kind is OperationType.SUBSCRIPTION:
+            self._subscription_ids.add(id_)
             results = operations.stream(operation, context, request_id, self._make_try_write(message_start))
             async with aclosing(results):
                 async for result in results:
@@ -296,16 +348,23 @@ class Socket:
         return None if write is None else lambda result: write(message_start, result, MESSAGE_END)
 
     async def _stop_operation(self, id_: str) -> None:
-        task = self._operation_tasks.pop(id_, None)
+        task = self._remove_operation(id_)
         if task is not None:
             await cancel_and_wait([task])
+
+    def _remove_operation(self, id_: str) -> asyncio.Task[None] | None:
+        task = self._operation_tasks.pop(id_, None)
+        if task is not None and not self._operation_tasks:
+            self._sockets.set_idle(self)
+        return task
 
     async def _stop_operations(self) -> None:
         tasks = list(self._operation_tasks.values())
         self._operation_tasks.clear()
         await cancel_and_wait(tasks)
 
-    def _schedule_close(self, code: int, reason: str) -> None:
+    def schedule_close(self, code: int, reason: str) -> None:
+        """Close the socket soon."""
         # Referenced, because the event loop holds only weak references to tasks.
         self._close_task = asyncio.ensure_future(self._close(code, reason))
 
@@ -322,6 +381,10 @@ class Socket:
         except RuntimeError:
             # Starlette raises it for a socket that has been closed in the meantime.
             raise WebSocketDisconnect(CLOSE_NORMAL) from None
+
+
+def _make_error_message(id_: str, error: Exception, request_id: str) -> dict[str, Any]:
+    return {"id": id_, "type": "error", "payload": format_request_error(error, request_id)["errors"]}
 
 
 def _shorten_reason(reason: str) -> str:

@@ -51,8 +51,9 @@ def parse_message(text: str | None, max_bytes: int, max_values: int) -> ClientMe
     try:
         content, may_have_lone_surrogates = _parse_object(text, max_values)
     except LimitExceeded as error:
-        # Parsed again without the limit, to get the id of the operation.
-        message = _validate_message(*_parse_object(text, len(text)))
+        # Parsed again without the limit, to get the id of the operation. Its values are not checked: they are not used.
+        content, _ = _parse_object(text, len(text))
+        message = _validate_message(content, may_have_lone_surrogates=False)
         if not isinstance(message, SubscribeMessage):
             raise MalformedMessageError(str(error)) from None
         return replace(message, operation=error)

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
-from storefront.core.auth.csrf import check_request_origin, normalize_origin
+from storefront.core.auth.csrf import LOOPBACK_ORIGINS, AllowedOrigins, check_request_origin, normalize_origin
 from storefront.core.errors import Forbidden
 from tests.client import Client, token_of
 from tests.conftest import fresh, serving
@@ -229,8 +229,41 @@ def test_origins_are_normalized(written: str, normal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["*", "null", "shop.example", "https://", "https://shop.example/path", "https://u@shop.example", "ftp://x"]
+    "text",
+    [
+        *("*", "null", "shop.example", "https://", "https://shop.example/path", "https://u@shop.example", "ftp://x"),
+        *("https://shop.example:*", "http://localhost:*0", "http://localhost:80:90"),
+    ],
 )
 def test_invalid_origin_raises(text: str) -> None:
     with pytest.raises(ValueError, match="is not an origin"):
-        normalize_origin(text)
+        AllowedOrigins([text])
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_allowed"),
+    [
+        ("http://localhost:5173", True),
+        ("http://localhost", True),
+        ("https://localhost:3000", False),
+        ("http://127.0.0.1:5173", False),
+        ("http://localhost.evil.example:5173", False),
+        ("http://localhost:5173@evil.example", False),
+        ("http://localhost:5173/", False),
+        ("http://localhost:x", False),
+        ("null", False),
+    ],
+)
+def test_any_port_of_localhost_is_allowed_by_star(origin: str, is_allowed: bool) -> None:
+    assert (origin in AllowedOrigins(["http://Localhost:*/", SHOP])) is is_allowed
+    check = {"origin": origin, "sec-fetch-site": "same-site"}
+    if is_allowed:
+        check_request_origin(check, AllowedOrigins(["http://localhost:*"]))
+    else:
+        with pytest.raises(Forbidden):
+            check_request_origin(check, AllowedOrigins(["http://localhost:*"]))
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:5173", "https://127.0.0.1:8443", "http://[::1]:3000"])
+def test_loopback_origins_are_all_hosts_of_this_machine(origin: str) -> None:
+    assert origin in AllowedOrigins(LOOPBACK_ORIGINS)

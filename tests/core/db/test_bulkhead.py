@@ -1,4 +1,4 @@
-"""The bulkhead: limits per key and in all, fairness between keys, timeouts and cancellation."""
+"""The bulkhead: limits per key and in all, fairness between keys, locked keys, load shedding, timeouts and cancellation."""
 
 import asyncio
 from collections import Counter
@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from storefront.core.db.bulkhead import Bulkhead
-from storefront.core.errors import Unavailable
+from storefront.core.errors import LockTimeout, Unavailable
 
 
 class Writers:
@@ -61,6 +61,32 @@ async def test_keys_are_not_looked_up_below_the_limit() -> None:
     for task, finish in tasks:
         finish.set()
         await task
+
+
+async def test_slot_taken_during_a_lookup_counts() -> None:
+    bulkhead = Bulkhead(2, 7, 5)
+    writers, looked_up = Writers(bulkhead), asyncio.Event()
+    first, finish_first = writers.start("a")
+    second, finish_second = writers.start("a")
+    await settle()
+
+    async def look_up_slowly() -> str:
+        await looked_up.wait()
+        return "a"
+
+    waiting = asyncio.create_task(bulkhead.hold(look_up_slowly).__aenter__())
+    await settle()
+    finish_first.set()
+    await first
+    # It gets the free slot without a lookup, while the keys of the others are looked up.
+    third, finish_third = writers.start("a")
+    await settle()
+    looked_up.set()
+    await settle()
+    assert writers.holding["a"] == 2 and not waiting.done()
+    for finish in (finish_second, finish_third):
+        finish.set()
+    await asyncio.gather(second, third, waiting)
 
 
 async def test_all_keys_together_hold_at_most_the_total() -> None:
@@ -149,3 +175,107 @@ async def test_failed_lookup_is_the_error_of_its_writer() -> None:
     await task
     async with bulkhead.hold(fail):
         pass
+
+
+# ---------------------------------------------------------------------------------------------- locked keys
+
+
+class LockedKeys(Writers):
+    """Writers of keys that may be locked: in a patient slot they wait for the lock, in another one they give way."""
+
+    def __init__(self, bulkhead: Bulkhead) -> None:
+        super().__init__(bulkhead)
+        self.locks: dict[str, asyncio.Event] = {}
+        self.written: Counter[str] = Counter()
+
+    async def write(self, key: str) -> None:
+        lock = self.locks.get(key)
+        async with self.bulkhead.hold(lambda: self.find_key(key)) as slot:
+            while lock is not None and not lock.is_set():
+                self.holding[key] += 1
+                # Long enough for others to come.
+                waiting = asyncio.ensure_future(lock.wait())
+                await asyncio.wait([waiting], timeout=None if slot.is_patient else 0.01)
+                self.holding[key] -= 1
+                if not waiting.done():
+                    waiting.cancel()
+                    await self.bulkhead.give_way(slot)
+            self.written[key] += 1
+
+
+async def test_any_number_of_locked_keys_leaves_slots_to_others() -> None:
+    writers = LockedKeys(Bulkhead(3, 7, 60))
+    writers.locks = {f"locked {number}": asyncio.Event() for number in range(20)}
+    stuck = [asyncio.create_task(writers.write(key)) for key in writers.locks for _ in range(5)]
+    await settle()
+    await asyncio.wait_for(asyncio.gather(*(writers.write(key) for key in "abcd" for _ in range(10))), 30)
+    assert writers.written == dict.fromkeys("abcd", 10)
+    async with asyncio.timeout(30):
+        while writers.holding.total() > 3:  # noqa: ASYNC110  they give way
+            await asyncio.sleep(0.01)
+    # They are admitted again as soon as the locks are released.
+    for lock in writers.locks.values():
+        lock.set()
+    await asyncio.wait_for(asyncio.gather(*stuck), 30)
+    assert all(writers.written[key] == 5 for key in writers.locks)
+
+
+async def test_writer_that_gives_way_waits_no_longer_than_others() -> None:
+    bulkhead = Bulkhead(1, 3, 0.2)
+    writers = Writers(bulkhead)
+
+    async def give_way(key: str) -> None:
+        async with bulkhead.hold(lambda: writers.find_key(key)) as slot:
+            assert not slot.is_patient
+            await bulkhead.give_way(slot)
+
+    patient, finish = writers.start("a")
+    await settle()
+    with pytest.raises(Unavailable, match="Nothing was done"):
+        await give_way("b")
+    finish.set()
+    await patient
+    # Its slot is free.
+    async with AsyncExitStack() as stack:
+        for key in "cde":
+            await stack.enter_async_context(bulkhead.hold(lambda key=key: writers.find_key(key)))  # type: ignore[misc]
+
+
+async def test_locked_key_needs_a_patient_slot_until_one_of_its_writers_succeeds() -> None:
+    bulkhead = Bulkhead(1, 3, 60)
+    writers = Writers(bulkhead)
+
+    async def find_whether_patient(key: str) -> bool:
+        async with bulkhead.hold(lambda: writers.find_key(key)) as slot:
+            return slot.is_patient
+
+    first, finish_first = writers.start("a")
+    await settle()
+    with pytest.raises(LockTimeout):
+        async with bulkhead.hold(lambda: writers.find_key("b")):
+            raise LockTimeout("locked")
+    waiting = asyncio.create_task(find_whether_patient("b"))
+    await settle()
+    assert not waiting.done() and not await find_whether_patient("c")
+    finish_first.set()
+    assert await waiting
+    await first
+    second, finish_second = writers.start("a")
+    await settle()
+    assert not await find_whether_patient("b")
+    finish_second.set()
+    await second
+
+
+async def test_too_many_waiters_end_the_waits_of_the_most_crowded_key() -> None:
+    writers, started = Writers(Bulkhead(1, 2, 60, max_waiting=4)), list[tuple[asyncio.Task[None], asyncio.Event]]()
+    for key in "abcccded":
+        started.append(writers.start(key))
+        await settle()
+    # Two hold slots. The last two of `c` ended for `e` and the second of `d`.
+    ended = [number for number, (task, _) in enumerate(started) if task.done()]
+    assert ended == [3, 4]
+    for _, finish in started:
+        finish.set()
+    results = await asyncio.gather(*(task for task, _ in started), return_exceptions=True)
+    assert [number for number, result in enumerate(results) if isinstance(result, Unavailable)] == ended

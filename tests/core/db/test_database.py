@@ -69,6 +69,16 @@ async def test_started_transaction_is_not_retried(database: Database, empty_url:
     assert await database.fetch(ONE) == [(1,)]
 
 
+async def test_statement_that_loses_each_connection_is_repeated_twice(empty_url: str) -> None:
+    async with Database(empty_url, size=12) as database:
+        await asyncio.gather(*(database.fetch(SLOW) for _ in range(12)))
+        assert database.get_pool_stats().free == 12
+        with count_statements(database) as statements, pytest.raises(Unavailable):
+            await database.fetch(compile_statement(text("SELECT pg_terminate_backend(pg_backend_pid())")))
+        # The connections that were idle meanwhile may have ended as well: none is tried.
+        assert len(statements) == 3 and database.get_pool_stats() == (0, 0, 0)
+
+
 async def test_failed_statement_is_not_retried(empty_url: str) -> None:
     async with Database(empty_url, statement_timeout=50) as database:
         with count_statements(database) as seen, pytest.raises(TimedOut, match="50 ms"):

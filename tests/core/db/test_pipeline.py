@@ -148,6 +148,31 @@ async def test_uncancellable_statement_closes_its_connection(
     assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
 
 
+async def test_write_to_read_only_database_is_unavailable(database: Database, empty_url: str) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(empty_url)["dbname"]
+    with psycopg.connect(empty_url, autocommit=True) as operator:
+        operator.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'.encode())
+    async with Database(empty_url, size=1) as read_only:
+        with pytest.raises(Unavailable) as raised:
+            await read_only.fetch(MAKE)
+    assert isinstance(raised.value.__cause__, psycopg.errors.ReadOnlySqlTransaction)
+    assert "read-only" in (read_only.write_problem or "")
+
+
+async def test_failed_rollback_does_not_replace_the_cancellation(database: Database) -> None:
+    async def forget_and_wait() -> None:
+        async with database.transaction() as connection:
+            await connection.raw.execute("DEALLOCATE ALL")
+            await connection.fetch(SLOW)
+
+    # ROLLBACK would be prepared here.
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await run_in_transaction(database, (FAILS, {"number": 0}))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await forget_and_wait()
+
+
 async def test_terminated_connection_ends_its_transaction(database: Database, empty_url: str) -> None:
     async def ended() -> None:
         async with database.transaction() as connection:

@@ -86,6 +86,20 @@ async def test_waiters_are_served_in_fifo_order(maker: Maker) -> None:
         assert got == list(range(20)) and maker.made == 1
 
 
+async def test_freed_slot_belongs_to_the_first_waiter(maker: Maker) -> None:
+    async with open_pool(maker, 1, waiting=1, seconds=1.0) as pool:
+        broken = await pool.acquire()
+        first = asyncio.create_task(pool.acquire())
+        await wait_until_started(first)
+        await broken.close()
+        pool.release(broken)
+        # A caller that comes before the waiter runs must neither overtake it nor have it refused as one too many.
+        with pytest.raises(Unavailable):
+            await pool.acquire()
+        pool.release(await first)
+        assert maker.made == 2
+
+
 async def test_cancelled_waiter_leaks_no_connection(maker: Maker) -> None:
     async with open_pool(maker, 1) as pool:
         raw = await pool.acquire()
@@ -161,14 +175,47 @@ async def test_closed_pool_raises(maker: Maker) -> None:
         await wait_until_started(waiting)
         await pool.close()
         for take in (waiting, pool.acquire()):
-            with pytest.raises(psycopg.InterfaceError):
+            with pytest.raises(Unavailable):
                 await take
         pool.release(lent)
         assert lent.closed
         pool.release(free)
 
 
-async def test_connection_that_comes_too_late_is_there_for_the_next(maker: Maker) -> None:
+@pytest.mark.parametrize("is_reachable", [True, False], ids=["connecting", "between attempts"])
+async def test_closed_pool_ends_attempts_to_connect(maker: Maker, monkeypatch: pytest.MonkeyPatch, is_reachable: bool) -> None:
+    monkeypatch.setattr(pools, "MIN_RETRY_SECONDS", 0.1)
+
+    async def connect() -> PipelineConnection:
+        if maker.made and is_reachable:
+            await asyncio.Event().wait()
+        return await maker()
+
+    async with open_pool(connect, 2) as pool:
+        lent = await pool.acquire()
+        maker.fails = 1_000
+        connecting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0.05)
+        await pool.close()
+        with pytest.raises(Unavailable):
+            await connecting
+        pool.release(lent)
+        assert pool.get_stats() == (0, 0, 0) and maker.made <= 2
+
+
+async def test_cancellation_at_the_close_of_the_pool_is_kept(maker: Maker) -> None:
+    async with open_pool(maker, 1) as pool:
+        lent = await pool.acquire()
+        waiting = asyncio.create_task(pool.acquire())
+        await wait_until_started(waiting)
+        await pool.close()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        pool.release(lent)
+
+
+async def test_late_connection_is_added_to_the_pool(maker: Maker) -> None:
     async def connect_slowly() -> PipelineConnection:
         if maker.made:
             await asyncio.sleep(0.6)
@@ -186,13 +233,13 @@ async def test_connection_that_comes_too_late_is_there_for_the_next(maker: Maker
         assert maker.made == 2
 
 
-async def test_connections_as_old_as_a_silent_one_are_closed(maker: Maker) -> None:
+async def test_free_connections_older_than_a_lost_one_are_evicted(maker: Maker) -> None:
     async with open_pool(maker, 3) as pool:
-        old, silent, used = [await pool.acquire() for _ in range(3)]
+        old, lost, used = [await pool.acquire() for _ in range(3)]
         pool.release(old)
-        silent.statements.silent_since = time.monotonic()
+        lost.statements.lost_since = time.monotonic()
         pool.release(used)
-        silent.statements.finish()
-        pool.release(silent)
+        lost.statements.finish()
+        pool.release(lost)
         assert pool.get_stats() == (1, 1, 0) and await pool.acquire() is used
         pool.release(used)

@@ -59,7 +59,7 @@ def test_configured_networks_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("http://example.com/", "https://example.com/hooks"),
+        ("http://example.com/", "STOREFRONT_WEBHOOK_HTTP"),
         ("ftp://example.com/", "https://example.com/hooks"),
         ("https:///path", "https://example.com/hooks"),
         ("https://user@example.com/", "user or password"),
@@ -119,7 +119,8 @@ async def test_dns_rebinding_is_rejected() -> None:
         # Checked at configuration, and checked again for each connection.
         assert await outgoing.find_target_problem(url) is None
         answer = await post(outgoing, url)
-        assert (answer.status, answer.error) == (None, "the host resolves to an address that is not public")
+        assert answer.status is None
+        assert answer.error == "the host resolves to an address that is neither public nor in STOREFRONT_WEBHOOK_NETWORKS"
         assert len(asked) == 2 and closed.connections == open_.connections == 0
 
 
@@ -147,7 +148,8 @@ async def test_alternative_address_notations_are_rejected(host: str) -> None:
     async with two_receivers() as (open_, closed):
         outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.3/32"]), allow_http=True)
         url = f"http://{host}:{closed.port}/"
-        assert await outgoing.find_target_problem(url) == "must have a host that resolves, to public addresses only."
+        problem = "must have a host that resolves, to public addresses only, or to those in STOREFRONT_WEBHOOK_NETWORKS."
+        assert await outgoing.find_target_problem(url) == problem
         assert (await post(outgoing, url)).status is None
         assert open_.connections == closed.connections == 0
 
@@ -253,3 +255,54 @@ async def test_lookups_of_owners_are_isolated(monkeypatch: pytest.MonkeyPatch) -
             ends.set()
         # The owner's threads are free again after the resolver's timeout.
         assert await outgoing.find_target_problem(url, "crowd") is None
+
+
+GET_RESPONSES = {
+    "/": b"HTTP/1.1 200 OK\r\n\r\nhello",
+    "/moved": b"HTTP/1.1 302 Found\r\nlocation: /?x#part\r\n\r\n",
+    "/?x": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nmoved",
+    "/loop": b"HTTP/1.1 301 Found\r\nlocation: /loop\r\n\r\n",
+    "/file": b"HTTP/1.1 302 Found\r\nlocation: file:///etc/passwd\r\n\r\n",
+    "/inside": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.2:8080/\r\n\r\n",
+    "/gone": b"HTTP/1.1 410 Gone\r\n\r\n",
+    "/nowhere": b"HTTP/1.1 302 Found\r\n\r\n",
+    "/long": b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nx",
+    "/endless": b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000,
+    "/slow": b"",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "result"),
+    [
+        ("/", b"hello"),
+        ("/moved", b"moved"),
+        ("/loop", "redirected more than 3 times"),
+        ("/file", "its address must be a URL"),
+        ("/inside", "neither public nor"),
+        ("/gone", "status 410"),
+        ("/nowhere", "status 302"),
+        ("/long", "more than 1,000 bytes"),
+        ("/endless", "more than 1,000 bytes"),
+        ("/slow", "was not received within 0.2 s"),
+    ],
+)
+async def test_get_reads_bounded_content_and_checks_redirects(path: str, result: bytes | str) -> None:
+    closing = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)[1]
+        writer.write(GET_RESPONSES[target])
+        if target == "/slow":
+            await closing.wait()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    client = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]))
+    timeout = 0.2 if path == "/slow" else 30.0
+    async with server, client.running(), client.session(allow_http=True, timeout_seconds=timeout) as session:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{path}"
+        received = await session.get(url, 1_000, {})
+        assert received.content == result if isinstance(result, bytes) else (result in received.error and not received.content)
+        assert received.is_unreachable == (path in ("/slow", "/inside"))
+        closing.set()

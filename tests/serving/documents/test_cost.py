@@ -54,8 +54,13 @@ PAGE = "query($n: Int, $m: Int = 2) { configs(first: $n) { nodes { id products(l
         ("query($b: Boolean!) { me { id ...F @include(if: $b) } } fragment F on User { id name }", {"b": False}, 2),
         # Declared: a weight, a size, an argument inside of an input.
         ('{ config(by: {slug: "x"}) { products { totalCount } } }', {}, 1 + 1 + 10),
-        ('{ config(by: {slug: "x"}) { categories { value } } }', {}, 1 + 50 + 20),
+        ('{ config(by: {slug: "x"}) { categories { path } } }', {}, 1 + 20 + 50),
         ('{ searchProducts(input: {configId: "x", limit: 30}) { products { id } } }', {}, 10 + 1 + 30),
+        (
+            'subscription { productList(configId: "x", first: 5) { ... on ProductListSnapshot { products { id } } } }',
+            {},
+            1 + 1 + 5,
+        ),
         ("query($i: ProductSearchInput!) { searchProducts(input: $i) { products { id } } }", {"i": {"limit": 3}}, 10 + 1 + 3),
         ("query($i: ProductSearchInput!) { searchProducts(input: $i) { products { id } } }", {"i": {}}, 10 + 1 + 20),
         ('query($l: Int) { searchProducts(input: {configId: "x", limit: $l}) { products { id } } }', {"l": 4}, 10 + 1 + 4),
@@ -67,6 +72,12 @@ PAGE = "query($n: Int, $m: Int = 2) { configs(first: $n) { nodes { id products(l
         (
             'mutation { trackEvents(input: {configId: "x", consent: true, events: [{event: "a"}, {event: "b"}]}) '
             "{ results { index } } }",
+            {},
+            56,
+        ),
+        (
+            'mutation($i: TrackEventsInput! = {configId: "x", consent: true, events: [{event: "a"}, {event: "b"}]}) '
+            "{ trackEvents(input: $i) { results { index } } }",
             {},
             56,
         ),
@@ -87,10 +98,19 @@ def test_operations_have_separate_costs() -> None:
 
 
 # The lists of these are as long as the field says that leads to them.
-PAGES = {name for name in SCHEMA.type_map if name.endswith("Connection")} | {"ProductSearchPage", "ProductChangePage"}
+PAGES = {name for name in SCHEMA.type_map if name.endswith("Connection")} | {
+    "ProductSearchPage",
+    "ProductChangePage",
+    "ProductListSnapshot",
+}
 WRITTEN = {
     "AdjustInventoryPayload.variants",
+    "BulkCreateProductsPayload.results",
     "BulkUpdateProductsPayload.results",
+    "BulkDeleteProductsPayload.results",
+    "BulkUpsertProductsPayload.results",
+    "BulkUpdateVariantsPayload.results",
+    "ModerateReviewsPayload.reviews",
     "UpdateProductPricesPayload.products",
     "TrackEventsPayload.results",
 }

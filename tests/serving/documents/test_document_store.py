@@ -1,8 +1,15 @@
-"""The document cache: eviction by size."""
+"""The document cache: eviction by size, and memory."""
 
+import gc
+
+import pytest
+from graphql import DocumentNode
+
+from storefront.execution.executor import BreadthFirstExecutor
 from storefront.schema import schema
 from storefront.serving.documents.document_store import MAX_CACHED_CHARACTERS, DocumentStore
 from storefront.serving.documents.limits import DocumentLimits
+from tests.client import Client
 
 
 def padded(name: str, length: int) -> str:
@@ -24,3 +31,32 @@ def test_document_larger_than_the_cache_is_served() -> None:
     query = padded("Large", MAX_CACHED_CHARACTERS + 1)
     documents = DocumentStore(schema._schema, limits=DocumentLimits(characters=len(query)))
     assert documents.find_by_text(query) is documents.find_by_text(query)
+
+
+DOCUMENTS = (
+    "query($x: Int) { configs(first: $x) { nodes { id ...F } } } fragment F on Config { storeName }",
+    '{ __type(name: "Product") { fields { name } } }',
+    "mutation($x: UpdateConfigInput!) { updateConfig(input: $x) { replayed } }",
+    "{ product(by: {id: 1}) { unknown } }",
+)
+
+
+@pytest.mark.parametrize("query", DOCUMENTS)
+async def test_evicted_documents_are_freed_without_garbage_collection(shopper: Client, query: str) -> None:
+    padding = MAX_CACHED_CHARACTERS // 4
+    documents, executors = count_objects(DocumentNode), count_objects(BreadthFirstExecutor)
+    gc.disable()
+    try:
+        for n in range(20):
+            await shopper.post(f"{query} #{n}".ljust(padding, "#"), x=1)
+        assert count_objects(DocumentNode) <= documents + 5 * 2
+        assert count_objects(BreadthFirstExecutor) <= executors + 1
+    finally:
+        gc.enable()
+
+
+def count_objects(type_: type) -> int:
+    """How many objects of a type there are, after the garbage has been collected, unless that is disabled."""
+    if gc.isenabled():
+        gc.collect()
+    return sum(isinstance(one, type_) for one in gc.get_objects())

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from graphql import get_introspection_query
 
 from tests.client import Client
 from tests.factories import count_statements, make_store, make_user
@@ -59,6 +60,34 @@ async def test_batch_has_one_to_ten_requests(shopper: Client, body: list[Any], r
     answer = await batch(shopper, *body)
     assert answer.status_code == 400
     assert received in answer.json()["errors"][0]["message"]
+
+
+PAGE = 'products(configId: "018f0000-0000-7000-8000-000000000001", filter: {ids: $x}) { totalCount }'
+IDS = "id title handle price status version"
+COSTLY = f"{{ configs(first: 100) {{ nodes {{ products(first: 100) {{ nodes {{ {IDS} }} }} }} }} }}"
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit", "allowed"),
+    [
+        (asked(get_introspection_query()), "introspection", 1),
+        (asked("query($x: [ID!]) { " + " ".join(f"a{n}: {PAGE}" for n in range(9)) + " }", x=["x"] * 100), "inputItems", 2),
+        (asked(COSTLY), "cost", 1),
+    ],
+)
+async def test_batch_is_limited_as_one_operation(shopper: Client, request_: Any, limit: str, allowed: int) -> None:
+    answer = await batch(shopper, *[request_] * 4, asked("{ __typename }"))
+    refused = [one["errors"][0]["extensions"].get("limit") if "errors" in one else None for one in answer.json()]
+    assert refused == [None] * allowed + [limit] * (4 - allowed) + [None]
+    assert "The operations of a batch are counted together" in answer.json()[allowed]["errors"][0]["message"]
+
+
+async def test_batch_of_ten_pages_is_served(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    page = asked(
+        "query($id: ID!) { " + " ".join(f"a{n}: products(configId: $id) {{ totalCount }}" for n in range(6)) + " }", id=store
+    )
+    assert codes(await batch(shopper, *[page] * 10)) == [None] * 10
 
 
 async def test_batch_runs_mutations_in_order(client: Client) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx
 import pytest
 
+from storefront.serving.http.streams import _add_heartbeats
 from tests.client import Client
 from tests.factories import make_product, make_store, make_user, make_variant
 
@@ -15,7 +16,33 @@ FEED = """subscription($c: ID!) { productFeed(configId: $c, after: "0") {
 LIST = """query($c: ID!) { products(configId: $c) { nodes { title variants { nodes { attributes { name value } } } } } }"""
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 ATTRIBUTES = {"size": "large", "note": "two\nlines\r\nand \u2028more"}
-EXPECTED = [{"name": name, "value": value} for name, value in sorted(ATTRIBUTES.items(), key=lambda one: (len(one[0]), one[0]))]
+EXPECTED = [{"name": name, "value": value} for name, value in ATTRIBUTES.items()]
+
+
+async def test_cancellation_while_a_stream_ends_is_kept() -> None:
+    is_ending, closing = asyncio.Event(), asyncio.Event()
+
+    async def iterate_slowly() -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # Its statement is being cancelled, for example.
+            is_ending.set()
+            await asyncio.sleep(5)
+        yield b""
+
+    async def read() -> None:
+        closing_task = asyncio.create_task(closing.wait())
+        async for _ in _add_heartbeats(iterate_slowly(), closing_task, None):
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.05)
+    closing.set()
+    await is_ending.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(reading, 2)
 
 
 async def events(response: httpx.Response) -> AsyncIterator[str]:

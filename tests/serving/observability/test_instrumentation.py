@@ -17,7 +17,7 @@ from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running
-from tests.feed.redis import free_port
+from tests.ports import free_port
 
 SEARCH = "query Search($c: ID!, $s: String) { products(configId: $c, search: $s) { nodes { title reviews { totalCount } } } }"
 FEED = "subscription Feed($c: ID!) { productFeed(configId: $c, after: 0) { __typename } }"

@@ -21,7 +21,7 @@ from storefront.serving.observability.metrics import MAX_OPERATION_NAME_CHARACTE
 from tests.conftest import serving
 from tests.factories import make_product, make_store
 from tests.feed.processes import running
-from tests.feed.redis import free_port
+from tests.ports import free_port
 
 SEARCH = "query Search($c: ID!) { products(configId: $c) { nodes { title } } }"
 FEED = "subscription Feed($c: ID!) { productFeed(configId: $c) { __typename } }"
@@ -100,7 +100,7 @@ async def test_metrics_have_their_own_optional_port(empty_url: str, tmp_path: Pa
 
 
 def test_metrics_have_a_port_per_worker(empty_url: str, tmp_path: Path) -> None:
-    port = free_port()
+    port = free_port(2)
     with running(empty_url, tmp_path, workers=2, is_forked=False, METRICS_PORT=str(port)):
         # The other worker may not be there yet.
         found = {_patiently(port + number)("process_resident_memory_bytes") for number in range(2)}

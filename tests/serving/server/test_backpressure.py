@@ -24,15 +24,16 @@ from tests.factories import count_statements, make_product, make_store
 
 DESCRIPTION = "long " * 4_000
 # 30 times that: more than the kernels on both sides take of a client that does not read.
-ANSWER_BYTES = 30 * len(DESCRIPTION)
-LARGE = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ {' '.join(f'a{n}: description' for n in range(30))} }} }} }}"
+PRODUCTS, ALIASES = 6, 5
+ANSWER_BYTES = PRODUCTS * ALIASES * len(DESCRIPTION)
+LARGE = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ {' '.join(f'a{n}: description' for n in range(ALIASES))} }} }} }}"
 FEED = 'subscription($c: ID!) { productFeed(configId: $c, after: "0") { ... on ProductUpdated { product { description } } } }'
 RECEIVE_BYTES = 4_096
 SECONDS = 15
 
 
 class Scene:
-    """A server with a store whose one product has a long description, and what that server holds for its clients."""
+    """A server with a store whose products have long descriptions, and what that server holds for its clients."""
 
     def __init__(self, client: Client, store: str, product: str, backpressure: Backpressure) -> None:
         self.client, self.store, self.product, self.backpressure = client, store, product, backpressure
@@ -85,7 +86,7 @@ async def scene(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **optio
     monkeypatch.setattr(storefront.services, "Backpressure", make)
     async with serving(url, folder, **options) as client:
         store = await make_store(client.database)
-        product = await make_product(client.database, store, description=DESCRIPTION)
+        product, *_ = [await make_product(client.database, store, description=DESCRIPTION) for _ in range(PRODUCTS)]
         yield Scene(client, store, product, made[0])
 
 
@@ -166,7 +167,7 @@ async def test_slow_steady_reader_gets_its_whole_response(
             await send(slow, it.request(connection="close"))
             head, _, body = (await read(slow, 8_192, pause=0.02)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
-        assert sum(map(len, json.loads(body)["data"]["products"]["nodes"][0].values())) == ANSWER_BYTES
+        assert sum(len(text) for node in json.loads(body)["data"]["products"]["nodes"] for text in node.values()) == ANSWER_BYTES
         assert sum(it.backpressure.aborts_by_reason.values()) == 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,22 @@ async def connection(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader
         writer.close()
 
 
+async def test_responses_are_sent_without_waiting_for_acknowledgements(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[asyncio.Transport] = []
+    real = http_protocol.HardenedHTTPProtocol.connection_made
+
+    def record(protocol: http_protocol.HardenedHTTPProtocol, transport: asyncio.Transport) -> None:
+        real(protocol, transport)
+        made.append(transport)
+
+    monkeypatch.setattr(http_protocol.HardenedHTTPProtocol, "connection_made", record)
+    async with connection(shopper) as (reader, writer):
+        writer.write(START + REST)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        [transport] = made
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_header_block_beyond_limit_is_refused(shopper: Client) -> None:
     async with connection(shopper) as (reader, writer):
         writer.write(START + b"x-more: and more\r\n" * 4_000)
@@ -49,7 +66,7 @@ async def test_slow_head_times_out(client: Client, monkeypatch: pytest.MonkeyPat
 async def test_pipelined_requests_do_not_add_up_as_head(shopper: Client) -> None:
     async with connection(shopper) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 10_000 + START + b"connection: close\r\n" + REST)
-        found = await asyncio.wait_for(reader.read(), 20)
+        found = await asyncio.wait_for(reader.read(), 120)
         assert found.count(b"HTTP/1.1 200 OK") == 10_001 and found.endswith(b'{"data":{"__typename":"Query"}}')
 
 
