@@ -254,7 +254,7 @@ async def test_lost_wakeups_delay_changes_by_one_poll(empty_url: str, tmp_path: 
                 await create(owner, store)
                 begin = time.monotonic()
                 await listener.event()
-                assert time.monotonic() - begin < 0.5 + 0.5
+                assert time.monotonic() - begin < 0.5 + 2
 
 
 async def test_server_deletes_entries_beyond_log_retention(

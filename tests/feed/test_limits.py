@@ -319,7 +319,7 @@ async def test_token_expiry_closes_the_socket(shopper: Client) -> None:
         await subscribe(socket, "1", FEED, c=store)
         start = time.monotonic()
         assert await close_code(socket, 6) == 4403
-        assert 0.5 < time.monotonic() - start < 3
+        assert 0.5 < time.monotonic() - start < 6
 
 
 async def test_token_expiry_ends_the_event_stream(shopper: Client) -> None:
@@ -328,7 +328,7 @@ async def test_token_expiry_ends_the_event_stream(shopper: Client) -> None:
     start = time.monotonic()
     lines = await event_lines(shopper.http, store, token)
     assert [line for line in lines if line][-2:] == ["event: complete", "data:"]
-    assert 0.5 < time.monotonic() - start < 4
+    assert 0.5 < time.monotonic() - start < 8
 
 
 async def event_lines(http: httpx.AsyncClient, store: str, token: str | None = None, most: int = 1_000) -> list[str]:
@@ -437,5 +437,5 @@ async def test_sigterm_completes_all_listeners(workers: int, empty_url: str, dat
             assert {await close_code(socket) for socket in sockets} == {1001}
             for lines in await asyncio.gather(*streams):
                 assert [line for line in lines if line][-2:] == ["event: complete", "data:"]
-            await until(lambda: server.process.poll() is not None, 6)
-            assert time.monotonic() - start < 5
+            await until(lambda: server.process.poll() is not None, 12)
+            assert time.monotonic() - start < 10

@@ -1,4 +1,4 @@
-"""Hostile requests cost at most 50 ms of CPU each, whatever they are answered with."""
+"""Hostile requests cost little CPU, whatever they are answered with, and give way to other requests."""
 
 import asyncio
 import http.client
@@ -19,12 +19,9 @@ from benchmarks.attacks import ATTACKS, KEY, nested, times
 from storefront.serving.websocket.protocol import SUBPROTOCOL
 from tests.client import Client
 from tests.factories import make_product, make_store, make_user
-from tests.loop_load import LoopLoad, measured_load
+from tests.loop_load import MAX_CPU_SECONDS, MAX_STALL_SECONDS, LoopLoad, measured_load
 from tests.serving.raw_http import HANDSHAKE, LAST
 
-MAX_CPU_SECONDS = 0.05
-# Long work gives way to other requests after so much CPU time.
-MAX_STALL_SECONDS = 0.02
 # Other processes take the processor's caches and its cores: the least of several attempts counts.
 ATTEMPTS = 25
 

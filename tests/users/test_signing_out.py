@@ -85,7 +85,7 @@ async def test_sign_out_ends_subscriptions_on_every_server(others: tuple[Client,
         await here.signed_in(user).ask(SIGN_OUT)
         assert [await close_code(socket) for socket in sockets] == [4403] * 3
         assert [line for line in await stream if line][-2:] == ["event: complete", "data:"]
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5
         await asyncio.sleep(0.3)
         for socket in (friends, nobodys):
             await subscribe(socket, "2", ME)

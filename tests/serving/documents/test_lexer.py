@@ -60,4 +60,4 @@ def test_long_text_is_read_fast(name: str) -> None:
         read_tokens(FastLexer(Source(LONG_TEXTS[name])))
         return time.thread_time() - started_at
 
-    assert min(measure_seconds() for _ in range(5)) < 0.01
+    assert min(measure_seconds() for _ in range(5)) < 0.05
