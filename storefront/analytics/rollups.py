@@ -200,6 +200,8 @@ _TRY_PARTITION_LOCK_SQL = "SELECT pg_try_advisory_xact_lock(7312029) AS has_lock
 # Partitions are created months ahead: a server that runs for long without a restart has one for the next event.
 _CREATE_PARTITIONS_SQL = "SELECT storefront_event_partitions(now(), now() + interval '3 months') AS made"
 _DROP_PARTITIONS_SQL = "SELECT storefront_forget_events(now() - make_interval(days => :days)) AS gone"
+# Neither statement scans events, so that a connection that went silent is closed long before LONG_STATEMENT_MS.
+PARTITIONS_TIMEOUT_MS = 60_000
 
 
 async def maintain_partitions(database: Database, *, days: int) -> int:
@@ -210,7 +212,7 @@ async def maintain_partitions(database: Database, *, days: int) -> int:
     # A lock request that waits blocks all later ones: rather fail, and run again an hour later.
     settings = {"lock_timeout": 2_000}
     created_count = dropped_count = 0
-    async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
+    async with database.transaction(statement_timeout=PARTITIONS_TIMEOUT_MS, settings=settings) as connection:
         [(has_lock,)] = await connection.fetch(Statement(_TRY_PARTITION_LOCK_SQL, {}))
         if has_lock:
             [(created_count,)] = await connection.fetch(_create_partitions_statement())

@@ -204,8 +204,9 @@ async def shop(
 ) -> AsyncIterator[Shop]:
     monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", GRACE)
     monkeypatch.setattr(pipeline, "CANCEL_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
-    # After a minute the maintenance of partitions runs, whose statements may take ten.
-    monkeypatch.setattr(rollups, "LONG_STATEMENT_MS", int(1_000 * STATEMENT_SECONDS))
+    # After a minute the maintenance of partitions and the roll-up of events run.
+    for name in ("LONG_STATEMENT_MS", "PARTITIONS_TIMEOUT_MS"):
+        monkeypatch.setattr(rollups, name, int(1_000 * STATEMENT_SECONDS))
     monkeypatch.setattr(databases, "IDLE_IN_TRANSACTION_MS", IDLE_IN_TRANSACTION_MS)
     monkeypatch.setattr(pubsub, "PROBE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(pubsub, "PROBE_TIMEOUT_SECONDS", 0.5)
