@@ -1,11 +1,12 @@
 """Object storage in a folder and in a bucket behaves alike: the same tests over real sockets, with a plain HTTP client."""
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import time
 from urllib.parse import parse_qs, urlsplit
@@ -276,6 +277,31 @@ async def test_reader_of_replaced_object_reads_old_content(disk: DiskStorage) ->
         await disk.put("exports/one", b"b" * 600_000, "text/csv")
         rest = [chunk async for chunk in reading.chunks]
     assert set(b"".join([first, *rest])) == {ord("a")} and set(await read_object(disk, "exports/one", 600_000)) == {ord("b")}
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_cancelled_callers_leave_no_open_file(disk: DiskStorage, tmp_path: Path, is_read: bool) -> None:
+    await disk.put("a/b", b"x", "text/plain")
+    # Cancelled after each number of turns of the loop, and once more while they clean up.
+    for turns, more in itertools.product(range(12), range(4)):
+        task = asyncio.create_task(read_object(disk, "a/b", 10) if is_read else disk.put("a/c", b"y" * 100, "text/plain"))
+        for pause in (turns, more):
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    # Threads that have begun end their work.
+    async with asyncio.timeout(10):
+        while find_open_files(tmp_path) or list_files(tmp_path / "unfinished"):  # noqa: ASYNC110  threads tell nobody
+            await asyncio.sleep(0.01)
+
+
+def find_open_files(folder: Path) -> list[str]:
+    targets: list[str] = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            targets.append(str(descriptor.readlink()))
+    return [target for target in targets if target.startswith(str(folder))]
 
 
 async def test_concurrent_writes_and_deletes_succeed(tmp_path: Path) -> None:

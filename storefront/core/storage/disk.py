@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO, ParamSpec, TypeVar
@@ -124,23 +125,24 @@ class DiskStorage:
     ) -> int:
         """Write a draft, then rename it atomically. Readers of a replaced object continue to read the old content."""
         path, media_type = self._object_path(key), validate_media_type(content_type)
-        draft = await _run_in_thread(self._create_draft)
+        draft = await _open_in_thread(self._create_draft, _discard_draft)
         try:
             async for buffered in _buffer_chunks(content):
                 await _run_in_thread(draft.write, buffered)
             return await _run_in_thread(_publish_draft, draft, path, self._type_path(key), media_type)
         finally:
-            await _run_in_thread(_discard_draft, draft)
+            # Also where the caller is cancelled once more.
+            await asyncio.shield(_run_in_thread(_discard_draft, draft))
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[ObjectStream]:
         """Open a file for reading; raises ObjectNotFoundError."""
-        file = await _run_in_thread(_open_file, self._object_path(key))
+        file = await _open_in_thread(partial(_open_file, self._object_path(key)), lambda opened: opened.close())
         try:
             media_type = await _run_in_thread(_read_media_type, self._type_path(key))
             yield ObjectStream(_build_stored_object(key, os.fstat(file.fileno()), media_type), _iterate_chunks(file))
         finally:
-            await _run_in_thread(file.close)
+            file.close()
 
     async def head(self, key: str) -> StoredObject | None:
         """The metadata of a file; None where there is none."""
@@ -200,6 +202,21 @@ async def _run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFullError("the disk of the data folder is full") from error
         raise StorageError(f"the data folder: {error.strerror}") from error
+
+
+async def _open_in_thread(open_: Callable[[], IO[bytes]], close: Callable[[IO[bytes]], object]) -> IO[bytes]:
+    """Open a file in a thread; where the caller is cancelled meanwhile, close it."""
+    opening = asyncio.ensure_future(_run_in_thread(open_))
+
+    def close_opened(_: object) -> None:
+        if not opening.cancelled() and not opening.exception():
+            close(opening.result())
+
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(close_opened)
+        raise
 
 
 async def _buffer_chunks(content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:

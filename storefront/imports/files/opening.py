@@ -71,7 +71,8 @@ async def open_temporary_file() -> AsyncIterator[BinaryIO]:
     try:
         yield file
     finally:
-        await asyncio.to_thread(file.close)
+        # Also where the caller is cancelled once more.
+        await asyncio.shield(asyncio.to_thread(file.close))
 
 
 def _is_container(file: BinaryIO) -> bool:
