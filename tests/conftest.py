@@ -27,6 +27,7 @@ from storefront.core.db.embedded_postgres import build_database_url, build_super
 from storefront.core.db.migrations import migrate
 from storefront.core.ids import uuid7
 from storefront.core.logs import JsonLines
+from storefront.core.memory import tune_garbage_collection
 from storefront.core.net.tls import load_tls_context
 from storefront.core.settings import Settings
 from storefront.serving.server import websocket_protocol
@@ -98,8 +99,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Collect garbage from now on, among what tests allocate."""
-    gc.collect()
-    gc.freeze()
+    tune_garbage_collection()
     gc.enable()
 
 
@@ -109,8 +109,7 @@ def frozen_objects() -> None:
 
     A server freezes what its modules have allocated, too.
     """
-    gc.collect()
-    gc.freeze()
+    tune_garbage_collection()
 
 
 @pytest.fixture(scope="session")
