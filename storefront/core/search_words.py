@@ -9,8 +9,8 @@ characters.
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import Stemmer
 
@@ -27,6 +27,8 @@ STOP_WORDS = frozenset(
 MAX_WORD_CHARACTERS = 64
 # What changes more often between letters and digits, such as a hexadecimal number, is not split there.
 MAX_SPLIT_WORDS = 3
+# Words of which the chunk and the stem are cached.
+MAX_CACHED_WORDS = 10_000
 
 # Dropped: accents of Latin, Greek and Cyrillic, Hebrew and Arabic vowel points with the hamza over and under letters, the Arabic
 # tatweel, nuktas of Indic scripts, variation selectors.
@@ -78,8 +80,9 @@ _MARK_RANGES = (
 )
 _MARKS = f"[{''.join(_MARK_RANGES)}]"
 _WORD = f"(?:[^\\W_]++|{_MARKS}++)++"
-# Where a word in lower case goes on with a capital.
+# Where a word in lower case goes on with a capital; and the same with the capital first, by which a search skips all else.
 _INNER_CAPITAL = re.compile("(?<=[a-zα-ωа-я])(?=[A-ZΑ-ΩА-Я])")
+_HAS_INNER_CAPITAL = re.compile("[A-ZΑ-ΩА-Я](?<=[a-zα-ωа-я].)")
 _CAPITAL_MARK = "\x1f"
 _JOINER = rf"[-'/.{_CAPITAL_MARK}_]|(?<=\d),(?=\d)"
 
@@ -100,7 +103,7 @@ _CHUNK_OR_SYMBOL = _compile_chunk(
     rf"{_NOT_BEHIND_WORD}{_LETTER}{{1,20}}\+\+{_NOT_IN_WORD}",
     rf"{_NOT_BEHIND_WORD}\.{_LETTER}{_WORD}",
 )
-_HAS_SYMBOL = re.compile(rf"[&#]|\+\+|(?<![\w.])\.{_LETTER}")
+_HAS_DOT_SYMBOL = re.compile(rf"\.(?<![\w.].){_LETTER}")
 _SEPARATOR = re.compile(_JOINER)
 _IS_SYMBOL = re.compile(r"[&#]|\+\+")
 _DIGITS_OR_OTHERS = re.compile(r"\d+|\D+")
@@ -131,8 +134,7 @@ _STEMMERS = tuple(
 _ENDING_WITH_SHORT_I = re.compile("(?<=[аеиоуыэюя])и$")
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """What is written without a space: a word, a compound of several, or a run of a script without spaces."""
 
     words: tuple[str, ...]
@@ -140,15 +142,19 @@ class Chunk:
     joined: str = ""
     # Searched as it is written, such as `c++`: it has no stem.
     is_symbol: bool = False
-    # The only word, if it is nothing of the above.
+    # The only word, if it is nothing of the above; and its stem.
     plain: str = ""
+    stemmed: str = ""
 
 
 def fold_spelling(text: str) -> str:
     """The text in lower case without accents, with one kind of hyphen and apostrophe. Marks inner capitals."""
     if not text.isascii():
         text = _DROPPED.sub("", unicodedata.normalize("NFKD", text.translate(_SPELLING_TABLE)))
-    marked = _INNER_CAPITAL.sub(_CAPITAL_MARK, text.replace("`", "'").replace("\0", " ")).lower()
+    marked = text.replace("`", "'").replace("\0", " ")
+    if _HAS_INNER_CAPITAL.search(marked):
+        marked = _INNER_CAPITAL.sub(_CAPITAL_MARK, marked)
+    marked = marked.lower()
     return marked if marked.isascii() else marked.translate(_LETTER_TABLE)
 
 
@@ -162,39 +168,43 @@ def split_chunks(folded: str) -> Iterator[Chunk]:
     return map(_split_chunk, _choose_pattern(folded).findall(folded))
 
 
-def _split_chunk(chunk: str) -> Chunk:
-    # Long ones are not cached: 20,000 of them would not fit into memory.
-    return _split_short_chunk(chunk) if len(chunk) <= MAX_WORD_CHARACTERS else _split_any_chunk(chunk)
-
-
 def _choose_pattern(folded: str) -> re.Pattern[str]:
-    if _HAS_SYMBOL.search(folded):
+    if "&" in folded or "#" in folded or "++" in folded or ("." in folded and _HAS_DOT_SYMBOL.search(folded)):
         return _CHUNK_OR_SYMBOL
     return _ASCII_CHUNK if folded.isascii() else _CHUNK
 
 
-@lru_cache(20_000)
-def _split_short_chunk(chunk: str) -> Chunk:
+def _split_chunk(chunk: str) -> Chunk:
+    # Codes and numbers, most of which occur once, would only displace words. Long ones would not fit into memory.
+    is_repeated = chunk[-1].isalpha() and len(chunk) <= MAX_WORD_CHARACTERS
+    return _split_repeated_chunk(chunk) if is_repeated else _split_any_chunk(chunk)
+
+
+@lru_cache(MAX_CACHED_WORDS)
+def _split_repeated_chunk(chunk: str) -> Chunk:
     return _split_any_chunk(chunk)
 
 
 def _split_any_chunk(chunk: str) -> Chunk:
-    if chunk.isascii() and chunk.isalpha():
-        return Chunk((chunk[:MAX_WORD_CHARACTERS],), plain=chunk[:MAX_WORD_CHARACTERS])
+    if chunk.isascii() and (chunk.isalpha() or chunk.isdigit()):
+        return _build_plain_chunk(chunk[:MAX_WORD_CHARACTERS])
     if chunk[0] == "." or _IS_SYMBOL.search(chunk):
         return Chunk((chunk.replace(" ", "")[:MAX_WORD_CHARACTERS],), is_symbol=True)
-    pieces = _SEPARATOR.split(chunk)
     words = list[str]()
-    for piece in pieces:
+    for piece in _SEPARATOR.split(chunk):
         split = _DIGITS_OR_OTHERS.findall(piece)
         words += split if len(split) <= MAX_SPLIT_WORDS else [piece]
-    if _IS_UNSPACED.search(chunk):
+    if not chunk.isascii() and _IS_UNSPACED.search(chunk):
         return Chunk(tuple(run for word in words for run in _UNSPACED_OR_OTHERS.findall(word)))
     words = [word[:MAX_WORD_CHARACTERS] for word in words]
     if len(words) == 1:
-        return Chunk((words[0],), plain=words[0])
+        return _build_plain_chunk(words[0])
     is_number = all(word.isdigit() for word in words)
     return Chunk(tuple(words), "" if is_number else "".join(words)[:MAX_WORD_CHARACTERS])
+
+
+def _build_plain_chunk(word: str) -> Chunk:
+    return Chunk((word,), plain=word, stemmed=stem(word))
 
 
 def is_unspaced(word: str) -> bool:
@@ -207,9 +217,14 @@ def list_pairs(run: str) -> list[str]:
     return [run[n : n + 2] for n in range(len(run) - 1)]
 
 
-@lru_cache(20_000)
 def stem(word: str) -> str:
     """The stem of a word, by the language that its script suggests: singular and plural have the same."""
+    # No stemmer takes digits.
+    return word if word.isascii() and not word.isalpha() else _stem_letters(word)
+
+
+@lru_cache(MAX_CACHED_WORDS)
+def _stem_letters(word: str) -> str:
     # Folding has made и of й, by which Russian endings are recognized.
     word = _ENDING_WITH_SHORT_I.sub("й", word)
     for letters, stemmer in _STEMMERS:

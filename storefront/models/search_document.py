@@ -148,17 +148,24 @@ class _Document:
     def _add_chunks(self, chunks: Iterable[Chunk], weight: str, repeats: int, mark: str = "") -> None:
         self._position += _FIELD_GAP
         former: Chunk | None = None
+        is_short = False
         for chunk in chunks:
             if self._position > _MAX_POSITION or self._is_full():
                 return
-            if former and may_join(former, chunk):
-                self._add_word(former.plain + chunk.plain, self._position - 1, weight, repeats, mark)
+            word, was_short = chunk.plain, is_short
+            is_short = len(word) <= MAX_SHORT_CHARACTERS
+            if former and (is_short or was_short) and may_join(former, chunk):
+                self._add_word(former.plain + word, self._position - 1, weight, repeats, mark)
             former = chunk
-            if not chunk.plain:
+            if not word:
                 self._add_compound(chunk, weight, repeats, mark)
                 continue
-            if not (mark and chunk.plain in STOP_WORDS):
-                self._add_word(chunk.plain, self._position, weight, repeats, mark)
+            if not mark:
+                self._add(chunk.stemmed, self._position, weight, repeats)
+                if chunk.stemmed != word:
+                    self._add(word, self._position, weight, repeats)
+            elif word not in STOP_WORDS:
+                self._add(mark + chunk.stemmed, self._position, weight, repeats)
             self._position += 1
 
     def _add_compound(self, chunk: Chunk, weight: str, repeats: int, mark: str) -> None:
