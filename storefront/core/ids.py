@@ -2,7 +2,7 @@
 
 import os
 import re
-import secrets
+import struct
 import threading
 import time
 from uuid import UUID
@@ -12,32 +12,47 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NON_CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
-class _MonotonicClock:
-    """A strictly monotonic clock in ticks of 1/4096 milliseconds since 1970: keys sort in the order of their creation."""
+# Random numbers that are read from the system at a time: a call of it takes longer than the rest of a key.
+_RANDOM_NUMBERS = 256
+
+
+class _KeySource:
+    """The parts of keys: ticks of a strictly monotonic clock, of 1/4096 milliseconds since 1970, and 62 random bits.
+
+    Keys sort in the order of their creation.
+    """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self._lock = threading.Lock()
         self._last_tick = 0
+        self._random_numbers: list[int] = []
 
-    def next_tick(self) -> int:
+    def next_parts(self) -> tuple[int, int]:
         now = time.time_ns() * 4096 // 1_000_000
         with self._lock:
-            self._last_tick = max(now, self._last_tick + 1)
-            return self._last_tick
+            self._last_tick = tick = max(now, self._last_tick + 1)
+            if not self._random_numbers:
+                self._random_numbers = [*struct.unpack(f"{_RANDOM_NUMBERS}Q", os.urandom(8 * _RANDOM_NUMBERS))]
+            return tick, self._random_numbers.pop() >> 2
 
 
-_clock = _MonotonicClock()
+_source = _KeySource()
+# With the numbers of its parent a forked process would make the same keys.
+os.register_at_fork(after_in_child=_source.reset)
 
 
 def uuid7() -> UUID:
     """A new key, greater than all keys that this process has created before."""
-    return uuid7_at(_clock.next_tick(), secrets.randbits(62))
+    return uuid7_at(*_source.next_parts())
 
 
 def new_id() -> str:
     """A new key as text."""
-    milliseconds, fraction = divmod(_clock.next_tick(), 4096)
-    digits = f"{milliseconds:012x}7{fraction:03x}{2 << 62 | int.from_bytes(os.urandom(8)) >> 2:016x}"
+    tick, random_bits = _source.next_parts()
+    digits = f"{tick >> 12:012x}7{tick & 4095:03x}{2 << 62 | random_bits:016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
