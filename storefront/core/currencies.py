@@ -36,7 +36,12 @@ def list_currencies_with_digits(digits: int) -> list[str]:
 
 def round_amount(amount: Decimal, currency: str) -> Decimal:
     """The amount rounded to the digits of its currency."""
-    return amount.quantize(Decimal(1).scaleb(-get_fraction_digits(currency)), context=_CONTEXT)
+    return amount.quantize(_get_smallest_amount(currency), context=_CONTEXT)
+
+
+@cache
+def _get_smallest_amount(currency: str) -> Decimal:
+    return Decimal(1).scaleb(-get_fraction_digits(currency))
 
 
 def quantize_amount(amount: Decimal, currency: str) -> Decimal:

@@ -1,7 +1,8 @@
 """Helpers for asyncio: tasks that start and are cancelled together, and exceptions of futures that are never awaited."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -26,6 +27,38 @@ async def running_tasks(
         yield tasks
     finally:
         await cancel_and_wait(tasks)
+
+
+async def read_ahead(items: AsyncIterable[T], max_size: float, get_size: Callable[[T], float]) -> AsyncGenerator[T, None]:
+    """The items in order. While the caller waits for something else, the next ones are computed, up to a total size.
+
+    Close it (`aclosing`) where it may not be iterated to its end: it has a task.
+    """
+    buffer, size = deque[T](), 0.0
+    has_items, has_room = asyncio.Event(), asyncio.Event()
+
+    async def fill_buffer() -> None:
+        nonlocal size
+        async for item in items:
+            buffer.append(item)
+            size += get_size(item)
+            has_items.set()
+            if size >= max_size:
+                has_room.clear()
+                await has_room.wait()
+
+    async with running_tasks(fill_buffer(), name="read-ahead") as [task]:
+        task.add_done_callback(lambda _: has_items.set())
+        while buffer or not task.done():
+            has_items.clear()
+            while buffer:
+                item = buffer.popleft()
+                size -= get_size(item)
+                has_room.set()
+                yield item
+            if not task.done():
+                await has_items.wait()
+        await task
 
 
 def share(awaitable: Awaitable[T]) -> "asyncio.Future[T]":

@@ -37,13 +37,12 @@ class ProductChange:
 
 
 def describe_product(
-    line: int,
     new: Mapping[str, Any],
     old: StoredProduct | None,
     created: Sequence[Mapping[str, Any]],
     updated: Sequence[tuple[Mapping[str, Any], StoredVariant]],
     removed: Sequence[StoredVariant],
-) -> ProductChange:
+) -> list[Change]:
     """The changes of a product and its variants. `new` and `created` have the new columns, `updated` also the stored row."""
     changes = [*_describe_fields(UPDATE_PRODUCT, None, new, old, PRODUCT_FIELD_NAMES)] if old else []
     if old is None:
@@ -52,7 +51,7 @@ def describe_product(
     for row, stored in updated:
         changes += _describe_fields(UPDATE_VARIANT, stored.name, row, stored, row)
     changes += [Change(DELETE_VARIANT, stored.name, old=_render_value(stored.price)) for stored in removed]
-    return ProductChange(line, new["handle"], changes)
+    return changes
 
 
 def _describe_fields(

@@ -149,7 +149,7 @@ def describe_unstorable_character(text: str) -> str | None:
     return "a NUL character" if match[0] == "\0" else "half of a surrogate pair"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CsvRecord:
     """A record: its cells by column, how many cells exceed the header, and where it starts in the file.
 

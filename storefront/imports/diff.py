@@ -1,10 +1,11 @@
 """Diff of a batch of products against a store, and set-based writes of it. Independent of the source and of jobs."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NoReturn
 
 from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, any_, bindparam, func, literal_column, select, text, update
@@ -14,7 +15,7 @@ from storefront.core.casing import to_camel_case
 from storefront.core.cooperative import TimeSlice, run_in_thread_if_long
 from storefront.core.currencies import ExcessDigitsError, quantize_amount
 from storefront.core.db.database import Connection, Statement, compile_statement
-from storefront.core.db.json_parameters import to_json
+from storefront.core.db.json_parameters import render_rows, to_json
 from storefront.core.ids import new_id
 from storefront.feed.log import LogEntry
 from storefront.imports.changes import UPDATE_PRODUCT, UPDATE_VARIANT, Change, ProductChange, describe_product, truncate_value
@@ -67,6 +68,7 @@ _REMAINING_COLUMNS = ("id", "position", "attributes", *SUMMARIZED_COLUMNS, *SEAR
 # Fields of the API that columns belong to, where they have other names.
 _LOG_NAMES = {"image_alts": "images.alt"}
 _AMOUNT_COLUMNS = {name: COLUMNS_BY_FIELD[name][0] for name in VARIANT_FIELD_NAMES if name in AMOUNT_FIELD_NAMES}
+_get_product_values, _get_variant_values = attrgetter(*PRODUCT_FIELD_NAMES), attrgetter(*VARIANT_FIELD_NAMES)
 _LOCKED_PRODUCT_COLUMNS = tuple(
     dict.fromkeys(("id", "handle", "version", *_DERIVED_COLUMNS, *PRODUCT_FIELD_NAMES, *FILTERED_PRODUCT_COLUMNS))
 )
@@ -99,10 +101,12 @@ async def plan_writes(
     *,
     currency: str,
     delete_missing_variants: bool = False,
+    describes_changes: bool,
 ) -> AsyncIterator[WritePlan]:
     """Diff a batch against the stored products, which are locked. Yields one plan for most batches, and several where there are
     more than MAX_STORED_VARIANTS variants to compare with. `attribution`: columns of all log entries. `currency`: of the store.
-    The stored variants of a product that the source does not have stay, unless `delete_missing_variants`.
+    The stored variants of a product that the source does not have stay, unless `delete_missing_variants`. `describes_changes`:
+    whether plans have `changes`.
     """
     batch, errors = await find_products_by_sku(connection, config_id, batch)
     if errors:
@@ -111,22 +115,34 @@ async def plan_writes(
     # The lock order of all commands, which prevents deadlocks: products by id, then their variants.
     rows = await connection.fetch(_lock_products_statement(), {"config_id": config_id, "handles": handles})
     stored = {row.handle: row for row in rows}
+    # Reading so many rows takes a time slice.
+    await asyncio.sleep(0)
+    time_slice = TimeSlice()
     batch = await _find_fetched_images(connection, config_id, batch, stored)
     hosted_images = await _load_hosted_images(connection, config_id, batch)
-    time_slice = TimeSlice()
     for group in _split_by_stored_variants(batch, stored):
         variants: dict[str, list[StoredVariant]] = {
             stored[product.handle].id: [] for product in group if product.handle in stored
         }
         for row in await lock_variants(connection, config_id, list(variants)):
             variants[row.product_id].append(row)
+        await asyncio.sleep(0)
         kept_cells = await _load_kept_cells(connection, config_id, group, [*variants])
         plan = WritePlan(config_id)
         for product in group:
             stored_product = stored.get(product.handle)
             existing = variants[stored_product.id] if stored_product else []
             planner = _ProductPlanner(
-                plan, product, stored_product, existing, attribution, currency, delete_missing_variants, hosted_images, kept_cells
+                plan,
+                product,
+                stored_product,
+                existing,
+                attribution,
+                currency,
+                delete_missing_variants,
+                describes_changes,
+                hosted_images,
+                kept_cells,
             )
             await run_in_thread_if_long(len(product.variants) + len(existing), planner.plan_product)
             await time_slice.yield_if_expired()
@@ -229,6 +245,7 @@ class _ProductPlanner:
     attribution: Mapping[str, Any]
     currency: str
     delete_missing_variants: bool
+    describes_changes: bool
     # The uploaded images of the store, by URL.
     hosted_images: Mapping[str, ImageRow]
     # Of the stored variants, by id.
@@ -236,6 +253,7 @@ class _ProductPlanner:
     changed_alts: dict[str, str] = field(default_factory=dict)
     # Filled by the methods below.
     errors: list[RowError] = field(default_factory=list)
+    new_options: OptionEditor | None = None
     written: list[WrittenVariant] = field(default_factory=list)
     written_ids: list[str] = field(default_factory=list)
     kept: list[StoredVariant] = field(default_factory=list)
@@ -257,9 +275,10 @@ class _ProductPlanner:
         old = self.old
         if old is None and "title" not in self.product.stated_fields:
             self._reject("is missing: the product is new, fill it in on its first row", "title")
-        product = self._fit_amounts()
-        may_replace = self.delete_missing_variants and product.is_complete and "option1 value" in product.layout.spellings
-        matched = match_variants(product, self.variants, old.options if old else (), replaces_variants=may_replace)
+        product, rows = self.product, self._fit_amounts()
+        is_complete = product.is_complete and not self.errors
+        may_replace = self.delete_missing_variants and is_complete and "option1 value" in product.layout.spellings
+        matched = match_variants(product, rows, self.variants, old.options if old else (), replaces_variants=may_replace)
         self.errors += matched.errors
         pairs = [pair for pair in matched.pairs if self._check_price(*pair)]
         # A refused row may be one of the stored variants, so that none is deleted.
@@ -269,19 +288,23 @@ class _ProductPlanner:
         self._refuse_equal_variants()
         if old is None:
             self._check_new_product()
+            # Without refused rows these are the options of the product already.
+            self.new_options = editor if len(self.written) == len(pairs) else None
 
-    def _fit_amounts(self) -> ProductRow:
-        """The product with the digits of the currency, without the variants whose amounts have more, which are refused."""
+    def _fit_amounts(self) -> list[VariantRow]:
+        """The variants with the digits of the currency, without those whose amounts have more, which are refused."""
         variants = list[VariantRow]()
         for row in self.product.variants:
             try:
-                variants.append(_quantize_amounts(row, self.currency))
+                _quantize_amounts(row, self.currency)
             except InvalidRowError as error:
                 self._refuse_row(row, error.problem, error.column)
+            else:
+                variants.append(row)
         if not variants and self.errors:
             first, *others = self.errors
             raise _RejectedProductError(replace(first, row_count=self.product.row_count - len(others)), *others)
-        return replace(self.product, variants=variants, is_complete=self.product.is_complete and not self.errors)
+        return variants
 
     def _check_price(self, row: VariantRow, stored: StoredVariant | None) -> bool:
         if stored is None and "price" not in row.stated_fields:
@@ -305,7 +328,7 @@ class _ProductPlanner:
 
     def _build_columns(self, row: VariantRow, stored: StoredVariant | None, editor: OptionEditor) -> ColumnValues:
         """The columns of a variant: those that the row states, and the others as they are stored."""
-        columns = _merge_columns(row, stored, VARIANT_FIELD_NAMES)
+        columns = _merge_columns(row, stored, VARIANT_FIELD_NAMES, _get_variant_values)
         stated_fields = row.stated_fields
         if stored is None or "attributes" in stated_fields:
             # As the options of the product spell them, to which new ones are added.
@@ -320,7 +343,8 @@ class _ProductPlanner:
             columns["inventory"] = clamp_inventory(row.inventory, columns["inventory_policy"])
         if row.weight and stored and stored.weight and "weight_unit" not in stated_fields and "weight" in stated_fields:
             columns["weight"] = build_weight(Decimal(row.weight["value"]), stored.weight["unit"])
-        return columns | {"compare_at_price": self._choose_compare_at_price(row, stored, columns)}
+        columns["compare_at_price"] = self._choose_compare_at_price(row, stored, columns)
+        return columns
 
     def _choose_compare_at_price(self, row: VariantRow, stored: StoredVariant | None, columns: ColumnValues) -> str | None:
         """The compare-at price: none if the price has reached it."""
@@ -373,12 +397,14 @@ class _ProductPlanner:
         if old and not changed:
             # Only exports see the cells that are kept.
             plan.unchanged_count += 1
-            if kept_changes:
+            if kept_changes and self.describes_changes:
                 plan.changes.append(ProductChange(product.line, product.handle, kept_changes))
             return
         removed_ids = [stored.id for stored in self.removed]
         plan.variants_removed += removed_ids
-        plan.variants_created += [{"config_id": plan.config_id, "product_id": new["id"], **row} for row in created]
+        for row in created:
+            row["config_id"], row["product_id"] = plan.config_id, new["id"]
+        plan.variants_created += created
         written = [row for row, _ in updated]
         plan.variants_updated += written
         plan.alts_updated += [{"id": id_, "alt": alt} for id_, alt in self.changed_alts.items()]
@@ -386,8 +412,9 @@ class _ProductPlanner:
         new["search_vector"] = build_search_vector(new, list_codes(sorted(rows, key=itemgetter("position", "id"))))
         (plan.updated if old else plan.created).append(new)
         plan.image_changes.append((new["id"], old.images if old else (), new["images"]))
-        change = self._describe(new, created, updated)
-        plan.changes.append(replace(change, changes=[*change.changes, *kept_changes]))
+        if self.describes_changes:
+            changes = [*self._describe(new, created, updated), *kept_changes]
+            plan.changes.append(ProductChange(product.line, product.handle, changes))
         plan.entries.append(
             LogEntry(
                 kind="product_updated" if old else "product_created",
@@ -430,14 +457,14 @@ class _ProductPlanner:
 
     def _describe(
         self, new: ColumnValues, created: Sequence[ColumnValues], updated: Sequence[tuple[ColumnValues, StoredVariant]]
-    ) -> ProductChange:
-        change = describe_product(self.product.line, new, self.old, created, updated, self.removed)
+    ) -> list[Change]:
+        changes = describe_product(new, self.old, created, updated, self.removed)
         alts = [
             Change(UPDATE_PRODUCT, None, "imageAlts", image.alt, self.changed_alts[image.id])
             for image in self.hosted_images.values()
             if image.id in self.changed_alts
         ]
-        return replace(change, changes=[*change.changes, *alts])
+        return [*changes, *alts]
 
     def _build_variant_rows(
         self, is_listing: bool
@@ -473,7 +500,7 @@ class _ProductPlanner:
 
     def _build_product_columns(self, rows: Sequence[ColumnValues], is_listing: bool) -> ColumnValues:
         product, old = self.product, self.old
-        values = _merge_columns(product, old, PRODUCT_FIELD_NAMES)
+        values = _merge_columns(product, old, PRODUCT_FIELD_NAMES, _get_product_values)
         if "track_inventory" not in product.stated_fields and any(
             stored is None or "inventory" in row.stated_fields for row, stored, _ in self.written
         ):
@@ -512,10 +539,12 @@ class _ProductPlanner:
         if len(rows) > MAX_VARIANTS:
             problem = f"a product may have {MAX_VARIANTS:,} variants, with those that it has it would be {len(rows):,}: split it"
             self._reject(problem, "option1 value")
-        editor = OptionEditor(old.options if old else ())
-        for row in rows:
-            editor.adopt(row["attributes"])
-        editor.drop_unused([stored.attributes for stored in self.variants], [row["attributes"] for row in rows])
+        editor = self.new_options
+        if editor is None:
+            editor = OptionEditor(old.options if old else ())
+            for row in rows:
+                editor.adopt(row["attributes"])
+            editor.drop_unused([stored.attributes for stored in self.variants], [row["attributes"] for row in rows])
         if states_options:
             editor.arrange(self.product.options)
         if (count := len(editor.options)) > MAX_ATTRIBUTES:
@@ -533,41 +562,47 @@ class _ProductPlanner:
         raise _RejectedProductError(self.product.reject(problem, column))
 
 
-def _quantize_amounts(row: VariantRow, currency: str) -> VariantRow:
-    """The row with the digits of the currency. Raises InvalidRowError if an amount has more."""
-    amounts: dict[str, Any] = {}
+def _quantize_amounts(row: VariantRow, currency: str) -> None:
+    """Give the amounts of the row, which stay the same, the digits of the currency. Raises InvalidRowError if one has more."""
     for name, column in _AMOUNT_COLUMNS.items():
         if (amount := getattr(row, name)) is not None:
             try:
-                amounts[name] = quantize_amount(amount, currency)
+                setattr(row, name, quantize_amount(amount, currency))
             except ExcessDigitsError as error:
                 raise InvalidRowError(column, str(error)) from None
-    return replace(row, **amounts)
 
 
 def _merge_columns(
-    row: ProductRow | VariantRow, stored: StoredProduct | StoredVariant | None, names: Iterable[str]
+    row: ProductRow | VariantRow,
+    stored: StoredProduct | StoredVariant | None,
+    names: Sequence[str],
+    get_values: Callable[[Any], Iterable[Any]],
 ) -> ColumnValues:
-    """The columns that the row states, and the others as they are stored. Amounts are text, as the database returns them."""
-    if stored is None:
-        return {name: _to_column(name, getattr(row, name)) for name in names}
-    stated_fields = row.stated_fields
-    return {name: _to_column(name, getattr(row, name)) if name in stated_fields else getattr(stored, name) for name in names}
+    """The columns that the row states, and the others as they are stored. Amounts are text, as the database returns them.
 
-
-def _to_column(name: str, value: Any) -> Any:
-    return str(value) if name in AMOUNT_FIELD_NAMES and value is not None else value
+    `get_values`: the values of an object by these names.
+    """
+    columns = dict(zip(names, get_values(row), strict=True))
+    if stored is not None:
+        stated_fields = row.stated_fields
+        columns |= {name: value for name, value in zip(names, get_values(stored), strict=True) if name not in stated_fields}
+    for name in _AMOUNT_COLUMNS:
+        if columns.get(name) is not None:
+            columns[name] = str(columns[name])
+    return columns
 
 
 async def apply_plan(connection: Connection, config_id: str, plan: WritePlan) -> bool:
     """Write the plan; False if it is stale, because a concurrent writer has created one of its products."""
     if plan.created:
-        created = await connection.fetch(_insert_products_statement(), {"config_id": config_id, "rows": to_json(plan.created)})
+        rows = await render_rows(plan.created)
+        created = await connection.fetch(_insert_products_statement(), {"config_id": config_id, "rows": rows})
         if len(created) < len(plan.created):
             return False
         enqueue_handle_takeover(connection, config_id, [row.id for row in created])
     if plan.updated:
-        await connection.fetch(_update_products_statement(), {"config_id": config_id, "rows": to_json(plan.updated)})
+        rows = await render_rows(plan.updated)
+        await connection.fetch(_update_products_statement(), {"config_id": config_id, "rows": rows})
     enqueue_image_changes(connection, config_id, plan.image_changes)
     if plan.alts_updated:
         await connection.fetch(_update_alts_statement(), {"config_id": config_id, "rows": to_json(plan.alts_updated)})

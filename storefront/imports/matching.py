@@ -32,9 +32,14 @@ class _UnmatchedRowError(Exception):
 
 
 def match_variants(
-    product: ProductRow, stored: Sequence[StoredVariant], options: Sequence[Option], *, replaces_variants: bool
+    product: ProductRow,
+    variants: Sequence[VariantRow],
+    stored: Sequence[StoredVariant],
+    options: Sequence[Option],
+    *,
+    replaces_variants: bool,
 ) -> MatchedVariants:
-    """Match the rows of a product with its stored variants: by SKU where that is unique, else by options, else by name.
+    """Match the `variants` of a product with its stored ones: by SKU where that is unique, else by options, else by name.
 
     A row without SKU and options is the only variant of its product. `options`: of the stored product. `replaces_variants`: the
     stored variants without a row are going to be deleted.
@@ -42,13 +47,15 @@ def match_variants(
     matched = MatchedVariants()
     resolver = _OptionResolver(product, stored, options)
     rows = list[VariantRow]()
-    for row in product.variants:
+    for row in variants:
         try:
             rows.append(resolver.resolve(row))
         except _UnmatchedRowError as error:
             matched.errors.append(product.reject_row(row.line, error.problem, error.column))
-    keys = (make_unique_key(_get_sku, rows, stored), _get_name_and_attributes, _get_attributes, _get_name)
-    matches = match_rows(rows, stored, keys)
+    matches = dict[int, StoredVariant]()
+    if stored:
+        keys = (make_unique_key(_get_sku, rows, stored), _get_name_and_attributes, _get_attributes, _get_name)
+        matches = match_rows(rows, stored, keys)
     if len(stored) == 1 and not matches and rows and _is_only_variant(rows, stored[0]):
         matches[0] = stored[0]
     for n, row in enumerate(rows):
@@ -123,7 +130,7 @@ class _OptionResolver:
         attributes = row.attributes
         if row.unnamed_options:
             attributes = {**attributes, **self._name_options(row)}
-        if attributes and len(self.options) > (column_count := self._count_columns()):
+        if attributes and self.options and len(self.options) > (column_count := self._count_columns()):
             attributes = self._add_options_without_columns(row, attributes, column_count)
         return row if attributes is row.attributes else replace(row, attributes=attributes, name=build_variant_name(attributes))
 

@@ -59,6 +59,10 @@ _UNPOSITIONED_RANK, _VARIANT_IMAGE_RANK = (1, 0), (2, 0)
 # What a row of options names if its product has none.
 _NO_OPTION_NAME, _NO_OPTION_VALUE = "title", "default title"
 
+_OPTION_VALUE_COLUMNS = tuple(f"option{number} value" for number in OPTION_NUMBERS)
+# A cell of so many characters is short enough for every column.
+_MIN_CELL_LENGTH = min(*MAX_CELL_LENGTHS.values(), DEFAULT_MAX_CELL_LENGTH)
+
 # What identifies a variant among the rows of its product.
 VariantKey = frozenset[tuple[str, str]] | str
 
@@ -104,13 +108,13 @@ class _ProductDraft:
         if not record.has_variant:
             return None
         cells = record.cells
-        is_first, has_cells = record is self.first_record, any(column in cells for column in VARIANT_COLUMNS)
+        is_first, has_cells = record is self.first_record, not cells.keys().isdisjoint(VARIANT_COLUMNS)
         if not is_first and not has_cells:
             return None
         attributes, unnamed_options = self._parse_options(record)
         has_options = attributes is not None or bool(unnamed_options)
         is_identified = has_options or lossless_fields is not None
-        if not (is_first or is_identified or any(column in cells for column in IDENTIFYING_VARIANT_COLUMNS)):
+        if not (is_first or is_identified or not cells.keys().isdisjoint(IDENTIFYING_VARIANT_COLUMNS)):
             if "image src" in cells:
                 return None
             raise InvalidRowError("", "names no variant: fill in its options or its SKU")
@@ -130,7 +134,7 @@ class _ProductDraft:
 
     def _parse_options(self, record: CsvRecord) -> tuple[dict[str, str] | None, dict[int, str]]:
         """The options of the record, None if it states none, and the values of options without a name."""
-        values = [record[f"option{number} value"] for number in OPTION_NUMBERS]
+        values = [record.cells.get(column, "") for column in _OPTION_VALUE_COLUMNS]
         if not any(values):
             if any(self.option_names) and record["variant price"] and not record["variant sku"]:
                 self._raise_missing_value(1)
@@ -211,7 +215,7 @@ class _ProductDraft:
             status=self.status,
             **_parse_texts(first_record, _PRODUCT_TEXTS),
             variants=variants,
-            stated_fields=self.layout.present_fields - unstated_fields,
+            stated_fields=_exclude_fields(self.layout.present_fields, frozenset(unstated_fields)),
             layout=self.layout,
         )
         if self.lossless_fields:
@@ -368,17 +372,19 @@ def _drop_low_compare_at_price(variant: VariantRow) -> VariantRow:
 def _check_record(record: CsvRecord) -> None:
     if record.surplus_cell_count:
         raise InvalidRowError("", "the row has more cells than the header: put quotes around a cell that contains commas")
-    for column in record.cells.keys() & SURPLUS_OPTION_COLUMNS:
-        if record[column]:
+    cells = record.cells
+    if not cells.keys().isdisjoint(SURPLUS_OPTION_COLUMNS):
+        for column in filter(cells.get, cells.keys() & SURPLUS_OPTION_COLUMNS):
             raise InvalidRowError(column, f"a product may have {len(OPTION_NUMBERS)} options: leave this one out")
     for column, problem in record.invalid_cells.items():
         raise InvalidRowError(column, problem)
-    for column, cell in record.cells.items():
-        _check_cell(column, cell)
+    for column, cell in cells.items():
+        # Most are within the limits of all columns.
+        if len(cell) > _MIN_CELL_LENGTH or not cell.isascii() or "\0" in cell:
+            _check_cell(column, cell)
 
 
 def _check_cell(column: str, cell: str) -> None:
-    # The cheap checks first: this is the hot path.
     if ("\0" in cell or not cell.isascii()) and (problem := describe_unstorable_character(cell)):
         raise InvalidRowError(column, f"contains {problem}: remove it")
     if len(cell) > (max_length := MAX_CELL_LENGTHS.get(column, DEFAULT_MAX_CELL_LENGTH)):
@@ -462,20 +468,15 @@ def _build_variant(
     )
     if policy == "deny":
         inventory = clamp_inventory(inventory, policy)
-    unstated_fields = {
-        *(() if has_options else ("attributes",)),
-        *(() if is_inventory_stated else ("inventory",)),
-        *(
-            name
-            for name, value in (
-                ("price", price),
-                ("inventory_policy", policy),
-                ("taxable", taxable),
-                ("requires_shipping", requires_shipping),
-            )
-            if value is None
-        ),
+    is_stated = {
+        "attributes": has_options,
+        "inventory": is_inventory_stated,
+        "price": price is not None,
+        "inventory_policy": policy is not None,
+        "taxable": taxable is not None,
+        "requires_shipping": requires_shipping is not None,
     }
+    unstated_fields = frozenset([name for name, is_field_stated in is_stated.items() if not is_field_stated])
     is_low = compare_at_price is not None and (not compare_at_price or (price is not None and compare_at_price <= price))
     return VariantRow(
         line=record.line,
@@ -491,10 +492,16 @@ def _build_variant(
         requires_shipping=requires_shipping is not False,
         image=_parse_variant_image(record),
         **_parse_texts(record, _VARIANT_TEXTS),
-        stated_fields=stated_fields - unstated_fields,
+        stated_fields=_exclude_fields(stated_fields, unstated_fields),
         unnamed_options=unnamed_options,
         kept_cells=record.kept_cells,
     )
+
+
+# The same for most rows, which then share it.
+@lru_cache(100)
+def _exclude_fields(fields: frozenset[str], excluded: frozenset[str]) -> frozenset[str]:
+    return fields - excluded
 
 
 def _parse_variant_image(record: CsvRecord) -> str | None:
@@ -518,7 +525,8 @@ def _check_url(column: str, url: str) -> str:
 
 def _parse_texts(record: CsvRecord, columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The texts that are read from one column as they are."""
-    return {name: record[column] or None for name, column in columns}
+    cells = record.cells
+    return {name: cells.get(column) or None for name, column in columns}
 
 
 def _parse_amount(record: CsvRecord, column: str) -> Decimal | None:
@@ -545,9 +553,11 @@ def clamp_inventory(inventory: int | None, policy: str) -> int | None:
 def _parse_weight(record: CsvRecord) -> dict[str, str] | None:
     """The weight in the unit for display. Zero is none: Shopify writes it for variants without a weight."""
     cell, unit = record["variant grams"], _parse_choice(record, "variant weight unit", WEIGHT_UNIT_BY_CELL) or "gram"
-    if not _GRAMS_PATTERN.fullmatch(cell or "0"):
+    if not cell:
+        return None
+    if not _GRAMS_PATTERN.fullmatch(cell):
         raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is not a weight in grams: write digits, such as 250")
-    weight = build_weight(Decimal(cell or "0"), unit)
+    weight = build_weight(Decimal(cell), unit)
     if weight is None or Decimal(weight["value"]) <= MAX_WEIGHT:
         # Whole grams may round up to the limit.
         return weight and {**weight, "value": str(min(Decimal(weight["value"]), MAX_WEIGHT - Decimal("0.001")))}

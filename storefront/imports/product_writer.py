@@ -11,6 +11,7 @@ from psycopg import errors
 from storefront.core.cooperative import iterate_cooperatively
 from storefront.core.db.database import Connection, Database
 from storefront.core.errors import TimedOut
+from storefront.core.tasks import read_ahead
 from storefront.feed import log
 from storefront.feed.log import LogEntry
 from storefront.imports.changes import ProductChange
@@ -59,10 +60,7 @@ class ProductBatch:
         self.rows += item.row_count
         if isinstance(item, ProductRow):
             self.products[item.key] = item
-            self.character_count += sum(
-                len(text or "") for text in (item.description, item.description_html, item.seo_description)
-            )
-            self.character_count += sum(map(len, item.tags)) + sum(map(len, item.images))
+            self.character_count += _count_characters(item)
         else:
             self.add_row_error(item)
 
@@ -108,7 +106,7 @@ class BatchCounts:
     row_errors: list[RowError] = field(default_factory=list)
     rows: int = 0
     position: int | None = None
-    # What was created, updated and deleted. A summary has none: they may be many.
+    # What was created, updated and deleted, where a caller wants to know. A summary has none: they may be many.
     changes: list[ProductChange] = field(default_factory=list)
 
     def add_plan(self, plan: WritePlan) -> None:
@@ -171,7 +169,7 @@ async def import_products(
     previously_rejected_rows: int = 0,
     flush_after_seconds: float = float("inf"),
     on_progress: Callable[[ImportSummary], None] = lambda _: None,
-    on_changes: Callable[[Sequence[ProductChange]], None] = lambda _: None,
+    on_changes: Callable[[Sequence[ProductChange]], None] | None = None,
 ) -> ImportSummary:
     """Upsert products of a store by handle, each batch in a transaction of its own; other products stay as they are.
 
@@ -182,28 +180,49 @@ async def import_products(
     incomplete batch is written after this time, for slow sources.
     """
     attribution = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
-    writer = _BatchWriter(database, config_id, attribution, checkpointer, dry_run, delete_missing_variants)
+    describes_changes = dry_run or on_changes is not None
+    writer = _BatchWriter(database, config_id, attribution, checkpointer, dry_run, delete_missing_variants, describes_changes)
     summary, stop, rejection_limit = (
         ImportSummary(),
         _build_rejection_stop(max_rejected_rows),
         max_rejected_rows - previously_rejected_rows,
     )
     source: AsyncIterable[SourceItem] = items if isinstance(items, AsyncIterable) else iterate_cooperatively(items)
-    source = sanitize_descriptions(source)
-    async with aclosing(_form_batches(source, flush_after_seconds, lambda: rejection_limit - summary.rejected, stop)) as batches:
+
+    def count_remaining_rejections() -> int:
+        return rejection_limit - summary.rejected
+
+    # While Postgres writes a batch, the next one is read.
+    async with (
+        aclosing(read_ahead(sanitize_descriptions(source), 1, _get_share_of_batch)) as prepared,
+        aclosing(_form_batches(prepared, flush_after_seconds, count_remaining_rejections, stop)) as batches,
+    ):
         async for batch in batches:
             counts = await writer.write_batch(batch)
             summary.add_batch(counts)
             if batch.checkpoint:
                 summary.ignored_columns = batch.checkpoint.resume_point.get("ignoredColumns", {})
                 summary.file = batch.checkpoint.resume_point.get("file", {})
-            on_changes(counts.changes)
+            if on_changes:
+                on_changes(counts.changes)
             # Postgres may have rejected further products.
             summary.stop = stop if summary.rejected > rejection_limit else batch.stop
             on_progress(summary)
             if summary.stop:
                 break
     return summary
+
+
+def _get_share_of_batch(item: SourceItem) -> float:
+    """How much of the largest batch an item is."""
+    if not isinstance(item, ProductRow):
+        return 1 / MAX_BATCH_ROWS
+    return max(1 / MAX_BATCH_PRODUCTS, item.row_count / MAX_BATCH_ROWS, _count_characters(item) / MAX_BATCH_CHARACTERS)
+
+
+def _count_characters(product: ProductRow) -> int:
+    texts = (product.description, product.description_html, product.seo_description)
+    return sum(len(text) for text in texts if text) + sum(map(len, product.tags)) + sum(map(len, product.images))
 
 
 def _build_rejection_stop(max_rejected_rows: int) -> EarlyStop:
@@ -280,6 +299,7 @@ class _BatchWriter:
     checkpointer: Checkpointer | None
     dry_run: bool
     delete_missing_variants: bool
+    describes_changes: bool
 
     async def write_batch(self, batch: ProductBatch) -> BatchCounts:
         """Write a batch, without the products that Postgres cannot store. Retries conflicts with concurrent writers."""
@@ -356,6 +376,7 @@ class _BatchWriter:
             self.attribution,
             currency=currency,
             delete_missing_variants=self.delete_missing_variants,
+            describes_changes=self.describes_changes,
         ):
             if not await apply_plan(connection, self.config_id, plan):
                 raise _StalePlanError

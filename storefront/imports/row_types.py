@@ -83,7 +83,8 @@ NO_FIELDS: frozenset[str] = frozenset()
 UNKNOWN_LAYOUT = SourceLayout("", 0, {})
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would triple the time to build one.
+@dataclass(slots=True)
 class VariantRow:
     """A variant. `inventory` is None if stock is not tracked, and `price` only if the row does not state it.
 
@@ -112,7 +113,7 @@ class VariantRow:
     kept_cells: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ProductRow:
     """A product with its variants, parsed from `row_count` rows from `line` on.
 

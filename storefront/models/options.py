@@ -32,8 +32,15 @@ class OptionEditor:
         """The attributes of a variant in the spelling and order of the options, to which missing names and values are added."""
         spelled = dict[str, str]()
         for name, value in attributes.items():
-            option, known = self._adopt_name(name), self._adopt_value(name, value)
+            folded_name, folded_value = fold_case(name), fold_case(value)
+            if (option := self._options.get(folded_name)) is None:
+                option = self._add_option(folded_name, name)
+            if (known := self._values.get((folded_name, folded_value))) is None:
+                known = self._values[folded_name, folded_value] = {"id": new_id(), "value": value, "swatch": None}
+                option["values"].append(known)
             spelled[option["name"]] = known["value"]
+        if len(spelled) < 2:
+            return spelled
         return {name: spelled[name] for name in sorted(spelled, key=self._places.__getitem__)}
 
     def drop_unused(self, before: Iterable[Attributes], after: Iterable[Attributes]) -> None:
@@ -48,19 +55,11 @@ class OptionEditor:
         """Take the order and the swatches of options that are listed by name, with their values. Others follow."""
         self.options = _arrange(self.options, listed, "name", _arrange_option)
 
-    def _adopt_name(self, name: str) -> Option:
-        if (option := self._options.get(fold_case(name))) is None:
-            option = self._options[fold_case(name)] = {"id": new_id(), "name": name, "values": []}
-            self._places[name] = len(self._places)
-            self.options.append(option)
+    def _add_option(self, folded_name: str, name: str) -> Option:
+        option = self._options[folded_name] = {"id": new_id(), "name": name, "values": []}
+        self._places[name] = len(self._places)
+        self.options.append(option)
         return option
-
-    def _adopt_value(self, name: str, value: str) -> dict[str, Any]:
-        key = fold_case(name), fold_case(value)
-        if (known := self._values.get(key)) is None:
-            known = self._values[key] = {"id": new_id(), "value": value, "swatch": None}
-            self._options[fold_case(name)]["values"].append(known)
-        return known
 
 
 def _arrange_option(known: Option | None, entry: Mapping[str, Any]) -> Option:

@@ -313,18 +313,19 @@ class _ColumnMap:
         """The record of a row that can be read."""
         untaken: Sequence[str] = ()
         invalid_cells, has_variant = dict[str, str](), True
-        by_key = {key: self._clean_cell(cells[n]) for key, n in self.index_by_key.items() if n < len(cells) and cells[n]}
+        cell_count, clean_cell = len(cells), self._clean_cell if self.has_quoted_formulas else str.strip
+        by_key = {key: clean_cell(cells[n]) for key, n in self.index_by_key.items() if n < cell_count and cells[n]}
         if self.number_formats:
             invalid_cells |= self._normalize_numbers(by_key)
         if self.file_format is not SHOPIFY:
             untaken, problems = self._adapt(by_key)
             invalid_cells |= problems
             has_variant = by_key.pop("~has variant", "1") != ""
-        kept_cells = {name: self._clean_cell(cells[n]) if n < len(cells) else "" for n, name in self.kept_columns.items()}
+        kept_cells = {name: clean_cell(cells[n]) if n < cell_count else "" for n, name in self.kept_columns.items()}
         return CsvRecord(
             int(cells[0]) if self.is_regrouped else row.line,
             by_key,
-            sum(map(bool, cells[len(self.header) :])),
+            sum(map(bool, cells[len(self.header) :])) if cell_count > len(self.header) else 0,
             row.start_offset,
             row.preceding_rows,
             invalid_cells,
@@ -389,6 +390,7 @@ class CsvSource:
         self._ignored_cell_counts = Counter[str]()
         self.header = header
         self.layout, self._column_map = _parse_header(header, name, plan)
+        self._file_description = self._describe_file()
 
     @property
     def file_format(self) -> FileFormat:
@@ -419,7 +421,7 @@ class CsvSource:
     def describe_progress(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with how the file is read, and the number of cells that were not taken before it, by column."""
         ignored = {"ignoredColumns": {**self._ignored_cell_counts}} if self._ignored_cell_counts else {}
-        return Checkpoint({**checkpoint.resume_point, **ignored, "file": self._describe_file()}, checkpoint.progress)
+        return Checkpoint({**checkpoint.resume_point, **ignored, "file": self._file_description}, checkpoint.progress)
 
     def _describe_file(self) -> dict[str, Any]:
         origin, column_map = self._plan.origin, self._column_map
@@ -450,7 +452,8 @@ class CsvSource:
                 yield record
                 # Afterwards: a checkpoint before this record does not include it.
                 self._column_map.count_ignored_cells(row.cells, self._ignored_cell_counts)
-                self._ignored_cell_counts.update(record.untaken_columns)
+                if record.untaken_columns:
+                    self._ignored_cell_counts.update(record.untaken_columns)
 
     def read_rows(self, max_rows: int) -> Iterator[RawRow | None]:
         """Yield rows as they are; None for an empty one, or a part of a line that is too long."""
