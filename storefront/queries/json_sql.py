@@ -490,16 +490,15 @@ def _render_list(
 
 
 def _render_column(column: ColumnElement[Any]) -> JsonFragments:
-    if isinstance(column.type, DateTime):
-        # The session time zone is UTC.
-        return ['"', func.replace(column.cast(TIMESTAMP).cast(Text), _SPACE_SQL, _T_SQL), 'Z"']
-    quote = '"' if isinstance(column.type, Numeric | Uuid | EnumText) else ""
+    before = '"' if isinstance(column.type, Numeric | Uuid | EnumText | DateTime) else ""
+    # The session time zone is UTC.
+    after = 'Z"' if isinstance(column.type, DateTime) else before
     printed = _convert_for_json(column)
     if not getattr(column, "nullable", True):
-        return [quote, printed, quote]
+        return [before, printed, after]
     # Concatenation with null is null.
-    quote_sql = literal_column(f"'{quote}'", Text)
-    return [func.coalesce(quote_sql + printed.cast(Text) + quote_sql if quote else printed.cast(Text), _NULL_SQL)]
+    before_sql, after_sql = literal_column(f"'{before}'", Text), literal_column(f"'{after}'", Text)
+    return [func.coalesce(before_sql + printed.cast(Text) + after_sql if before else printed.cast(Text), _NULL_SQL)]
 
 
 _NULL_SQL, _SPACE_SQL, _T_SQL = (literal_column(f"'{text}'", Text) for text in ("null", " ", "T"))
@@ -508,6 +507,8 @@ _NULL_SQL, _SPACE_SQL, _T_SQL = (literal_column(f"'{text}'", Text) for text in (
 def _convert_for_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
     if isinstance(column.type, EnumText):
         return func.upper(column)
+    if isinstance(column.type, DateTime):
+        return func.replace(column.cast(TIMESTAMP).cast(Text), _SPACE_SQL, _T_SQL)
     if isinstance(column.type, Boolean):
         return column.cast(Text)
     return column if isinstance(column.type, JSON | Integer | Numeric | Uuid) else func.to_json(column)

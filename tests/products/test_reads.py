@@ -1,7 +1,7 @@
 """Statement counts of a nested query over all object types."""
 
 from tests.client import Client
-from tests.factories import count_statements, make_product, make_review, make_store, make_variant
+from tests.factories import count_statements, make_product, make_review, make_store, make_user, make_variant
 
 PAGE = """
 query Page($config: ID!, $first: Int!) {
@@ -33,3 +33,14 @@ async def test_statement_count_is_independent_of_page_size(shopper: Client) -> N
         assert all(len(node["variants"]["nodes"]) == len(node["reviews"]["nodes"]) == 1 for node in page["nodes"])
         costs.append(len(statements))
     assert costs == [1, 1, 1]
+
+
+async def test_times_that_are_missing_are_null(shopper: Client) -> None:
+    user = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=user)
+    product = await make_product(shopper.database, store, status="inactive")
+    await make_review(shopper.database, product)
+    fields = "nodes { publishedAt reviews { nodes { repliedAt } } }"
+    query = f"query($c: ID!) {{ products(configId: $c, filter: {{statuses: [INACTIVE]}}) {{ {fields} }} }}"
+    [found] = (await shopper.signed_in(user).ask(query, c=store))["products"]["nodes"]
+    assert found == {"publishedAt": None, "reviews": {"nodes": [{"repliedAt": None}]}}
