@@ -15,6 +15,7 @@ from storefront.models import configs, products, reviews, users
 from storefront.models.variant import MAX_VARIANTS
 from storefront.queries.fields import VARIANT_COLUMN_NAMES, get_variant_count_column
 from storefront.queries.json_sql import (
+    AttributeListField,
     ColumnField,
     ConstantField,
     CurrencyField,
@@ -115,7 +116,7 @@ class _DocumentBuilder:
             ("Review", "user"): lambda field: ForeignRowField(
                 field.response_name, self.build_fields(field.children, "User"), "user_id"
             ),
-            ("ProductVariant", "attributes"): self._build_attributes,
+            ("ProductVariant", "attributes"): _build_attributes,
             ("ProductVariant", "weight"): lambda field: WeightField(field.response_name, _build_leaf_fields(field, "Weight")),
         }
 
@@ -175,12 +176,6 @@ class _DocumentBuilder:
             checks.check_row_count(dict(field.arguments)["first"]),
         )
 
-    def _build_attributes(self, field: SelectedField) -> JsonField:
-        # The generated column `attribute_list` has exactly the fields name and value.
-        if [(child.response_name, child.name) for child in field.children] != [("name", "name"), ("value", "value")]:
-            raise _Unsupported
-        return ColumnField(field.response_name, "attribute_list")
-
 
 def _get_first_page_limit(field_arguments: Mapping[str, Any], default: int, max_rows: int = checks.MAX_ROWS) -> int:
     """The number of rows of a connection's first page. Raises _Unsupported for another page."""
@@ -201,6 +196,28 @@ def _build_review_summary(field: SelectedField) -> JsonField:
     )
 
 
+def _build_attributes(field: SelectedField) -> JsonField:
+    if [(child.response_name, child.name) for child in field.children] == [("name", "name"), ("value", "value")]:
+        # The generated column has exactly these fields.
+        return ColumnField(field.response_name, "attribute_list")
+    if _has_images(field.children):
+        raise _Unsupported
+    return AttributeListField(
+        field.response_name,
+        tuple(
+            SwatchField(child.response_name, _build_leaf_fields(child, "Swatch"))
+            if child.name == "swatch"
+            else _build_leaf_field(child, "VariantAttribute")
+            for child in field.children
+        ),
+    )
+
+
+def _has_images(fields: SelectedFields) -> bool:
+    """Whether swatches among the fields are selected with their images, which are loaded."""
+    return any(leaf.name == "image" for field in fields for leaf in field.children)
+
+
 def _build_options(field: SelectedField) -> JsonField:
     if dict(field.arguments).get("selected"):
         raise _Unsupported
@@ -217,7 +234,7 @@ def _build_option_values(field: SelectedField) -> OptionValueListField:
     limit = checks.check_row_count(dict(field.arguments)["first"], max_rows=MAX_VARIANTS)
     children = field.children
     # Rows of variants and images are loaded. Each value is compared with all variants of the product.
-    is_loaded = any(child.name == "variant" or any(leaf.name == "image" for leaf in child.children) for child in children)
+    is_loaded = any(child.name == "variant" for child in children) or _has_images(children)
     if is_loaded or limit > MAX_OPTION_VALUES:
         raise _Unsupported
     values = tuple(

@@ -44,7 +44,7 @@ from storefront.queries.categories import CategoryKey, CategoryTree, Names
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
-from storefront.queries.options import OptionMatches
+from storefront.queries.options import OptionMatches, ProductSwatches
 from storefront.queries.projection import RequestedColumns
 from storefront.queries.purchases import ProductFigures, ProductPoint, RevenueSum
 from storefront.queries.store_lookup import Location
@@ -145,6 +145,11 @@ async def load_product_variant(
 async def load_option_matches(context: Context, keys: Sequence[RowKey], selected: str) -> list[OptionMatches]:
     """The option values of each product that offered variants have, given selected values (JSON) of other options."""
     return await options.load_option_matches(context.read_database, keys, selected)
+
+
+async def load_swatches(context: Context, keys: Sequence[RowKey]) -> list[ProductSwatches | None]:
+    """The swatches of each product."""
+    return await options.load_swatches(context.read_database, keys)
 
 
 async def load_config_variants(context: Context, keys: Sequence[str], sku: str, limit: int) -> list[list[VariantRow]]:

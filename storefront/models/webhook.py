@@ -42,6 +42,9 @@ class Webhook(SQLModel, table=True):
     previous_until: str | None = timestamp_column(nullable=True)
     position: int = Field(sa_type=BigInteger, nullable=False)
     version: int = integer_column(1)
+    # The version that last changed each field of the API; a field that is missing has its first value. The log has no entries of
+    # webhooks by which updates could be merged.
+    field_versions: dict[str, int] = json_column("{}")
     created_at: str = timestamp_column()
     updated_at: str = timestamp_column()
     disabled_at: str | None = timestamp_column(nullable=True)

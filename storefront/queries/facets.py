@@ -64,7 +64,9 @@ FILTERS_BY_FACET = {
 async def load_facet_values(
     database: Database, facet: str, scopes: Sequence[StoreScope], selection: Selection, **facet_parameters: Any
 ) -> list[list[Row]]:
-    """For each scope the facet's rows: `value` and `count`, for attributes also `name`; for price one row `min`, `max`.
+    """For each scope the facet's rows: `value` and `count`; for price one row `min`, `max`.
+
+    For attributes also `name`, and `product_id`: the oldest of the counted products.
 
     For price buckets `min`, `max` and `count`; `facet_parameters` has their `fractions`.
     """
@@ -209,6 +211,7 @@ def _select_attributes(facet_products: FacetProducts) -> Select[Any]:
     first_name = func.min(func.min(row.c.name)).over(partition_by=row.c.folded_name)
     spelled = {"name": first_name, "value": func.min(row.c.value)}
     columns = [func.substring(text, _KEY_CHARACTERS + 1).label(name) for name, text in spelled.items()]
+    columns.append(func.min(row.c.id.cast(Text)).label("product_id"))
     count = func.count().label("count")
     return select(*columns, count).group_by(*keys).order_by(count.desc(), *keys).limit(literal(MAX_FACET_VALUES))
 

@@ -33,7 +33,7 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.selectable import TableValuedAlias
 
@@ -53,7 +53,7 @@ from storefront.queries.fields import (
     select_reviews,
     select_variants,
 )
-from storefront.queries.options import select_offered_variants
+from storefront.queries.options import is_swatch, select_offered_variants, select_swatches
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, filter_columns
 
 # The most arguments of a Postgres function call.
@@ -69,6 +69,8 @@ class DocumentRow:
 
     columns: FromClause
     config_id: ColumnElement[Any]
+    # Of the product of a variant (`select_swatches`), if a field of the variant depends on them.
+    swatches: ColumnElement[Any] | None = None
 
     @property
     def c(self) -> ReadOnlyColumnCollection[str, Any]:
@@ -191,11 +193,43 @@ class SwatchField:
     key: str
     fields: tuple[ColumnField | ConstantField, ...]
 
-    def render(self, row: DocumentRow, value: FromClause) -> JsonFragments:
+    def render(self, row: DocumentRow, swatch: ColumnElement[Any]) -> JsonFragments:
         """Render the object, or null."""
-        swatch = value.c.value["swatch"]
         members = _render_figures(self.fields, row, {"color": [swatch["color"]]})
-        return [case((func.jsonb_typeof(swatch) == "null", _NULL_SQL), else_=_concatenate(members))]
+        return [case((is_swatch(swatch), _concatenate(members)), else_=_NULL_SQL)]
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeListField:
+    """The attributes of a variant."""
+
+    key: str
+    fields: tuple[ColumnField | ConstantField | SwatchField, ...]
+    columns: ClassVar[frozenset[str]] = frozenset({"attribute_list"})
+
+    @property
+    def has_swatches(self) -> bool:
+        """Whether a field depends on the swatches of the product."""
+        return any(isinstance(field, SwatchField) for field in self.fields)
+
+    def render(self, row: DocumentRow) -> JsonFragments:
+        """Render the list."""
+        # The names and values have been JSON before, and are not written anew.
+        pair = func.json_array_elements(row.c.attribute_list).table_valued(column("value", JSON), name="pair")
+        values: dict[str, JsonFragments] = {name: [pair.c.value[name]] for name in ("name", "value")}
+        path = array([func.lower(pair.c.value.op("->>", return_type=Text())(name)) for name in ("name", "value")])
+        swatches: Any = row.swatches
+        members = (
+            (
+                field.key,
+                field.render(row, swatches.op("#>", return_type=JSONB())(path))
+                if isinstance(field, SwatchField)
+                else _render_figure(field, row, values),
+            )
+            for field in self.fields
+        )
+        listed = _select_json_list(members, pair)
+        return ["[", listed.correlate_except(pair).scalar_subquery(), "]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +266,12 @@ class OptionValueListField:
                 values[name] = [(folded_value == any_(found.c[name])).is_(True).cast(Text)]
             rows = value.join(found, true())
         members = (
-            (field.key, field.render(row, value) if isinstance(field, SwatchField) else _render_figure(field, row, values))
+            (
+                field.key,
+                field.render(row, value.c.value["swatch"])
+                if isinstance(field, SwatchField)
+                else _render_figure(field, row, values),
+            )
             for field in self.fields
         )
         listed = _select_json_list(members, value).select_from(rows).where(value.c.number <= literal_column(str(self.limit)))
@@ -309,13 +348,20 @@ class VariantListField:
     def columns(self) -> set[str]:
         """The columns of the product that this field reads."""
         names = collect_columns(self.fields)
-        return {"id"} | {PRODUCT_COLUMNS_OF_VARIANT[name] for name in names if name in PRODUCT_COLUMNS_OF_VARIANT}
+        read_columns = {PRODUCT_COLUMNS_OF_VARIANT[name] for name in names if name in PRODUCT_COLUMNS_OF_VARIANT}
+        return {"id"} | read_columns | ({"options"} if self._has_swatches else set())
+
+    @property
+    def _has_swatches(self) -> bool:
+        return any(isinstance(field, AttributeListField) and field.has_swatches for field in self.fields)
 
     def render(self, row: DocumentRow) -> JsonFragments:
         """Render the list."""
         columns = build_variant_columns(collect_columns(self.fields), row.config_id, row.columns, is_owner=self.is_owner)
         rows = select_variants(columns, row.config_id, row.columns, available_only=self.available_only)
-        return _render_list(rows.order_by(*order_variants(self.sort)), self, row)
+        # Once for each product, not for each variant.
+        swatches = select_swatches(row.columns).cte("swatches").prefix_with("MATERIALIZED") if self._has_swatches else None
+        return _render_list(rows.order_by(*order_variants(self.sort)), self, row, swatches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +461,7 @@ JsonField = (
     | PriceRangeField
     | ReviewSummaryField
     | WeightField
+    | AttributeListField
     | OptionListField
     | VariantListField
     | ReviewListField
@@ -479,14 +526,22 @@ def _render_object(members: Iterable[tuple[str, JsonFragments]]) -> Iterator[str
 
 
 def _render_list(
-    rows: Select[Any], list_field: VariantListField | ReviewListField | RelatedProductsField, row: DocumentRow
+    rows: Select[Any],
+    list_field: VariantListField | ReviewListField | RelatedProductsField,
+    row: DocumentRow,
+    swatches: CTE | None = None,
 ) -> JsonFragments:
     # A literal: without one the planner expects a tenth of all rows and never caches a generic plan.
     limited_rows = rows.limit(literal_column(str(list_field.limit))).correlate(row.columns).subquery()
-    fields = _render_fields(list_field.fields, DocumentRow(limited_rows, row.config_id))
-    items = func.string_agg(_concatenate(fields), literal_column("','"))
+    of_product = None if swatches is None else swatches.c.swatches
+    fields = _render_fields(list_field.fields, DocumentRow(limited_rows, row.config_id, of_product))
+    listed = select(func.string_agg(_concatenate(fields), literal_column("','")))
+    if swatches is None:
+        listed = listed.select_from(limited_rows)
+    else:
+        listed = listed.select_from(limited_rows.join(swatches, true())).add_cte(swatches, nest_here=True)
     # Without rows this is null, which `concat` skips.
-    return ["[", select(items).select_from(limited_rows).scalar_subquery(), "]"]
+    return ["[", listed.scalar_subquery(), "]"]
 
 
 def _render_column(column: ColumnElement[Any]) -> JsonFragments:

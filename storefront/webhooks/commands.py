@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Double, bindparam, text
 
+from storefront.core.casing import to_snake_case
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
 from storefront.core.encryption import Vault
@@ -25,7 +26,7 @@ from storefront.writes.field_errors import (
     make_limit_reached_error,
     make_not_found_error,
 )
-from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.optimistic_lock import get_set_values, reject_stale_version
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
 from storefront.writes.validation import accept_any, list_rule, non_null_rule, optional_rule
@@ -48,8 +49,7 @@ _COMMON_RULES: validation.Rules = {
 }
 CREATE_RULES: validation.Rules = {"configId": validation.validate_id, **_COMMON_RULES}
 UPDATE_RULES: validation.Rules = {
-    "id": validation.validate_id,
-    "expectedVersion": accept_any,
+    **validation.UPDATE_LOCK_RULES,
     "isEnabled": non_null_rule(accept_any),
     **_COMMON_RULES,
 }
@@ -78,10 +78,12 @@ async def create_webhook(unit: UnitOfWork, values: Values, *, vault: Vault, prob
 async def update_webhook(unit: UnitOfWork, values: Values, *, problems: FieldProblems) -> Sequence[PendingRow]:
     """Update the given fields of a webhook. If it is enabled again, delivery resumes from its position."""
     clean = _validate_input(UPDATE_RULES, values, problems)
-    old = await lock_own_webhook(unit, clean.pop("id"), ["id"])
-    await reject_stale_version(unit, old, {"expectedVersion": clean.pop("expectedVersion", None)})
+    old = await lock_own_webhook(unit, clean["id"], ["id"])
+    await reject_stale_version(unit, old, clean, field_versions=old.field_versions)
+    clean = get_set_values(clean)
+    changed_fields = [name for name, value in clean.items() if value != _get_field(old, name)]
     is_enabled = clean.pop("isEnabled", None)
-    changes = convert_to_columns(clean)
+    changes = convert_to_columns(clean) | _build_field_versions(old, changed_fields)
     if (is_enabled and old.disabled_at is not None) or changes.get("url", old.url) != old.url:
         # Reset the failure state of the endpoint, and retry pending deliveries at once.
         changes |= {"failures": 0, "failing_since": None, "resting_until": None}
@@ -96,17 +98,26 @@ async def rotate_webhook_secret(unit: UnitOfWork, values: Values, *, vault: Vaul
     """Rotate the secret. For a day messages are also signed with the previous secret."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])
-    await reject_stale_version(unit, old, clean)
+    await reject_stale_version(unit, old, clean, field_versions=old.field_versions)
     until = datetime.now(UTC) + timedelta(hours=SECRET_GRACE_HOURS)
     changes = {"secret": vault.encrypt(generate_secret()), "previous_secret": old.secret, "previous_until": until.isoformat()}
-    return [update_row(unit, webhooks, old, changes)]
+    return [update_row(unit, webhooks, old, changes | _build_field_versions(old, ["secret"]))]
+
+
+def _get_field(webhook: WebhookRow, name: str) -> Any:
+    return webhook.disabled_at is None if name == "isEnabled" else getattr(webhook, to_snake_case(name))
+
+
+def _build_field_versions(old: WebhookRow, changed_fields: Sequence[str]) -> dict[str, Any]:
+    """The column that says which version changed which field, after an update that changes these fields."""
+    return {"field_versions": {**old.field_versions, **dict.fromkeys(changed_fields, old.version + 1)}}
 
 
 async def delete_webhook(unit: UnitOfWork, values: Values) -> Sequence[WebhookRow]:
     """Delete a webhook with all of its deliveries."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])
-    await reject_stale_version(unit, old, clean)
+    await reject_stale_version(unit, old, clean, field_versions=old.field_versions)
     delete_row(unit, webhooks, old)
     return [old]
 

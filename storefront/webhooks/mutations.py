@@ -16,6 +16,7 @@ from storefront.graph.mutations import (
     MutationInput,
     MutationPayload,
     ReplayablePayload,
+    VersionedUpdateInput,
     build_payload,
     deletion_payload,
     mutate,
@@ -50,9 +51,8 @@ class CreateWebhookInput(MutationInput):
 
 
 @strawberry.input(description="Input of `updateWebhook`. Omitted fields stay as they are; null clears `query`.")
-class UpdateWebhookInput(MutationInput):
+class UpdateWebhookInput(VersionedUpdateInput, MutationInput):
     id: strawberry.ID = strawberry.field(description=WEBHOOK_ID_DESCRIPTION)
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     url: str | None = strawberry.field(default=strawberry.UNSET, description=URL_DESCRIPTION)
     topics: list[WebhookTopic] | None = strawberry.field(
         default=strawberry.UNSET, description=TOPICS_DESCRIPTION, metadata=limits(items=len(WebhookTopic))

@@ -50,7 +50,7 @@ class StaleRow:
     """A row whose version differs from the expected one; `path` is the input path of its object.
 
     `config_ids`: the stores whose logs have its changes. `merged_fields`: the fields that an update sets which is to be merged;
-    None if it is not.
+    None if it is not. `field_versions`: of a row that is in no log, the version that last changed each field that ever changed.
     """
 
     row: VersionedRow
@@ -58,36 +58,49 @@ class StaleRow:
     config_ids: Sequence[str]
     path: Sequence[str] = ()
     merged_fields: frozenset[str] | None = None
+    field_versions: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _ChangesSince:
-    """The fields that changed after the expected version, and whether the log still has all changes."""
+    """The fields that changed after the expected version, and whether all changes are known."""
 
     fields: Sequence[str] = ()
     is_complete: bool = False
 
 
-async def reject_stale_version(unit: UnitOfWork, row: VersionedRow, values: Mapping[str, Any], *config_ids: str) -> None:
+async def reject_stale_version(
+    unit: UnitOfWork,
+    row: VersionedRow,
+    values: Mapping[str, Any],
+    *config_ids: str,
+    field_versions: Mapping[str, int] | None = None,
+) -> None:
     """Raise MutationRejected (STALE_VERSION) if the row has another version than `expectedVersion` of the input `values`.
 
     Without `expectedVersion` the last write wins. With `onConflict` merge_disjoint the write is accepted if the log of the stores
-    has all changes since, and none of them is of a field that the input sets.
+    has all changes since, or there are `field_versions`, and no change is of a field that the input sets.
     """
-    stale_row = find_stale_row(row, values, config_ids)
+    stale_row = find_stale_row(row, values, config_ids, field_versions=field_versions)
     if stale_row and (errors := await load_stale_version_errors(unit, [stale_row])):
         raise MutationRejected(*errors)
 
 
 def find_stale_row(
-    row: VersionedRow, values: Mapping[str, Any], config_ids: Sequence[str], path: Sequence[str] = ()
+    row: VersionedRow,
+    values: Mapping[str, Any],
+    config_ids: Sequence[str],
+    path: Sequence[str] = (),
+    *,
+    field_versions: Mapping[str, int] | None = None,
 ) -> StaleRow | None:
     """The row if it has another version than the input expects."""
     expected_version = values.get("expectedVersion")
     if expected_version is None or row.version == expected_version:
         return None
     is_merged = values.get("onConflict") == "merge_disjoint"
-    return StaleRow(row, expected_version, config_ids, path, frozenset(get_set_values(values)) if is_merged else None)
+    merged_fields = frozenset(get_set_values(values)) if is_merged else None
+    return StaleRow(row, expected_version, config_ids, path, merged_fields, field_versions)
 
 
 def get_set_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +144,7 @@ def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> Fie
 
 async def _load_changes(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> Mapping[str, _ChangesSince]:
     """What changed after the expected versions, within the log retention, by row id."""
-    changes = {stale_row.row.id: _ChangesSince() for stale_row in stale_rows}
+    changes = {stale_row.row.id: _compare_field_versions(stale_row) for stale_row in stale_rows}
     for config_ids in sorted({tuple(stale_row.config_ids) for stale_row in stale_rows if stale_row.config_ids}):
         stale_by_id = {stale_row.row.id: stale_row for stale_row in stale_rows if tuple(stale_row.config_ids) == config_ids}
         parameters = {
@@ -144,6 +157,14 @@ async def _load_changes(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> Map
             has_all_versions = row.versions == stale_row.row.version - stale_row.expected_version
             changes[row.id] = _ChangesSince(row.fields, row.has_first or has_all_versions)
     return changes
+
+
+def _compare_field_versions(stale_row: StaleRow) -> _ChangesSince:
+    if stale_row.field_versions is None:
+        return _ChangesSince()
+    fields = sorted(name for name, version in stale_row.field_versions.items() if version > stale_row.expected_version)
+    # No row had a version below 1.
+    return _ChangesSince(fields, is_complete=stale_row.expected_version > 0)
 
 
 @cache

@@ -12,7 +12,7 @@ from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_store, make_user
 
-ERRORS = "userErrors { code message path }"
+ERRORS = "userErrors { code message path ... on StaleVersionError { currentVersion changedFields } }"
 FIELDS = """id config { id } url topics query readAs position version isEnabled disabledAt disabledReason failingSince
   consecutiveFailures suspendedUntil previousSecretExpiresAt pendingCount"""
 DELIVERY = """id webhook { id } type position productId status attemptCount nextAttemptAt createdAt finishedAt

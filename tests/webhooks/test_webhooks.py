@@ -76,6 +76,48 @@ async def test_webhook_crud(owned: tuple[Client, str]) -> None:
     assert list_errors(await run_mutation(owner, UPDATE, id=hook["id"])) == [("NOT_FOUND", "id")]
 
 
+async def test_updates_of_different_fields_are_merged(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    hook = (await run_mutation(owner, CREATE, configId=store, url=URL, topics=PRODUCTS))["webhook"]
+    merge = {"id": hook["id"], "onConflict": "MERGE_DISJOINT"}
+    current: dict[str, Any] = {"version": 1, "topics": PRODUCTS, "readAs": "SHOPPER", "isEnabled": True, "query": None}
+    changed_by: dict[str, int] = {}
+    for expected, values in (
+        (1, {"topics": ["CONFIG_UPDATED"]}),
+        (1, {"readAs": "OWNER"}),
+        (1, {"topics": PRODUCTS}),
+        # The value of the field is not compared: it was changed by somebody else.
+        (2, {"readAs": "OWNER"}),
+        (2, {"topics": PRODUCTS, "isEnabled": False}),
+        (3, {"query": '{ products(configId: "x") { totalCount } }', "isEnabled": True}),
+        # Nothing changes, so there is no new version.
+        (4, {"topics": PRODUCTS}),
+        # Versions that the webhook never had.
+        (0, {"query": None}),
+        (99, {"query": None}),
+    ):
+        changed_since = sorted(name for name, version in changed_by.items() if version > expected)
+        payload = await run_mutation(owner, UPDATE, **merge, expectedVersion=expected, **values)
+        if expected not in range(1, current["version"] + 1) or not values.keys().isdisjoint(changed_since):
+            [error] = payload["userErrors"]
+            assert (error["code"], error["path"]) == ("STALE_VERSION", ["expectedVersion"])
+            assert (error["currentVersion"], error["changedFields"]) == (current["version"], changed_since)
+        else:
+            differing = [name for name, value in values.items() if current[name] != value]
+            current |= {**values, "version": current["version"] + bool(differing)}
+            changed_by |= dict.fromkeys(differing, current["version"])
+            assert (payload["webhook"]["version"], payload["userErrors"]) == (current["version"], [])
+        found = (await owner.ask(FIND, i=hook["id"]))["webhook"]
+        assert {name: found[name] for name in current} == current
+    assert current["version"] == 4
+    # Rotating the secret is a version too, and disjoint from all fields of the input.
+    await run_mutation(owner, ROTATE, id=hook["id"])
+    [error] = (await run_mutation(owner, UPDATE, id=hook["id"], expectedVersion=4, query=None))["userErrors"]
+    assert error["changedFields"] == ["secret"]
+    payload = await run_mutation(owner, UPDATE, **merge, expectedVersion=4, readAs="SHOPPER")
+    assert (payload["userErrors"], payload["webhook"]["version"]) == ([], 6)
+
+
 async def test_secret_is_returned_once_and_stored_encrypted(owned: tuple[Client, str]) -> None:
     owner, store = owned
     given = {"configId": store, "url": URL, "topics": PRODUCTS, "idempotencyKey": "lost answer"}

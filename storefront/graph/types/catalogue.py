@@ -80,6 +80,7 @@ from storefront.graph.types.facets import PriceRange, ProductFacets
 from storefront.graph.types.jobs import JobConnection, load_jobs_of_stores
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.graph.types.swatches import SWATCH_DESCRIPTION, Swatch, build_swatch_batch
 from storefront.graph.types.webhooks import Webhook, load_webhooks_of_stores
 from storefront.graph.variant_inputs import (
     INVENTORY_POLICY_DESCRIPTION,
@@ -96,7 +97,7 @@ from storefront.queries import fields
 from storefront.queries.categories import CategoryKey, CategoryNode
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
-from storefront.queries.options import OptionMatch, OptionMatches
+from storefront.queries.options import OptionMatch, OptionMatches, SwatchRow, build_swatch
 from storefront.queries.search import parse_search
 from storefront.queries.suggestions import TitleMatches
 from storefront.queries.visibility import Audience
@@ -553,28 +554,25 @@ class Config(Node):
     )
 
 
+class _AttributeRow(NamedTuple):
+    name: str
+    value: str
+    variant: VariantRow
+
+
+# The fastest constructor: there are many attributes per response.
+_make_attribute_row: Callable[[tuple[str, str, VariantRow]], Any] = partial(tuple.__new__, _AttributeRow)
+
+
+def _get_product_key(attribute: _AttributeRow) -> RowKey:
+    return RowKey(attribute.variant.config_id, attribute.variant.product_id)
+
+
 @strawberry.type(description="Attribute of a variant.")
 class VariantAttribute:
     name: str = strawberry.field(description='Name, such as "Size".')
     value: str = strawberry.field(description='Value, such as "Large".')
-
-
-class _NameAndValue(NamedTuple):
-    name: str
-    value: str
-
-
-# The fastest constructor: there are many attributes per response.
-_make_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
-
-
-class _SwatchRow(NamedTuple):
-    """A swatch, with what its image is loaded by."""
-
-    color: str | None
-    image: str | None
-    image_alt: str | None
-    config_id: str
+    swatch: Swatch | None = batch_field(build_swatch_batch(_get_product_key), description=SWATCH_DESCRIPTION)
 
 
 class _OptionValueRow(NamedTuple):
@@ -583,7 +581,7 @@ class _OptionValueRow(NamedTuple):
     id: str
     value: str
     position: int
-    swatch: _SwatchRow | None
+    swatch: SwatchRow | None
     exists: bool
     available: bool
     config_id: str
@@ -599,20 +597,12 @@ class _OptionRow(NamedTuple):
     matches: OptionMatches
 
 
-@strawberry.type(description="Visual representation of an option value.")
-class Swatch:
-    color: str | None = strawberry.field(description="CSS colour.")
-    image: Image | None = batch_field(
-        load_variant_images, description="Image, such as a pattern. Takes precedence over the colour."
-    )
-
-
 @strawberry.type(description="Value of an option.")
 class ProductOptionValue:
     id: strawberry.ID = strawberry.field(description="Globally unique, opaque and permanent.")
     value: str = strawberry.field(description='Value of the variants\' attribute: "Red".')
     position: int = strawberry.field(description="Place among the values of the option, from 0.")
-    swatch: Swatch | None = strawberry.field(description="How to show the value; null for plain text.")
+    swatch: Swatch | None = strawberry.field(description=SWATCH_DESCRIPTION)
     exists: bool = strawberry.field(
         description="Whether an offered variant has this value and the selected values of the other options."
     )
@@ -714,12 +704,10 @@ def _build_option_values(option: _OptionRow, limit: int) -> list[_OptionValueRow
 def _build_option_value(
     product: ProductRow, images: AbstractSet[str], value: Mapping[str, Any], position: int, match: OptionMatch | None
 ) -> _OptionValueRow:
-    swatch = value["swatch"]
-    image = swatch and (swatch["image"] if swatch["image"] in images else None)
-    row = _SwatchRow(swatch["color"], image, product.image_alts.get(image or ""), product.config_id) if swatch else None
+    swatch = build_swatch(value["swatch"], product.config_id, images, product.image_alts)
     is_available, variant_id = match or (False, None)
     return _OptionValueRow(
-        value["id"], value["value"], position, row, match is not None, is_available, product.config_id, variant_id
+        value["id"], value["value"], position, swatch, match is not None, is_available, product.config_id, variant_id
     )
 
 
@@ -1086,7 +1074,8 @@ class ProductVariant(Node):
         metadata=requires_columns("attributes") | costs(size=3),
     )
     def attributes(self) -> list[VariantAttribute]:
-        return [*map(_make_name_and_value, as_row(self, VariantRow).attributes.items())]
+        row = as_row(self, VariantRow)
+        return [_make_attribute_row((name, value, row)) for name, value in row.attributes.items()]
 
     image: Image | None = batch_field(
         load_variant_images,

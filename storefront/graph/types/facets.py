@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar, cast
 
 import orjson
@@ -16,6 +17,8 @@ from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.limits import ROW_LIMITS, row_limits
 from storefront.graph.scalars import CurrencyCode
+from storefront.graph.types.swatches import Swatch, build_swatch_batch
+from storefront.models.row_keys import RowKey
 from storefront.models.variant import fold_case
 from storefront.queries.facets import MIN_RATINGS
 from storefront.queries.listing import ScopedPage, Selection
@@ -40,7 +43,15 @@ class FacetValue:
 
 @strawberry.type(description="Number of products with a value of an attribute.")
 class AttributeFacetValue:
+    name: strawberry.Private[str]
+    # The oldest of the products; None if no product of the list has the value.
+    product: strawberry.Private[RowKey | None]
+
     value: str = strawberry.field(description="Value for `AttributeFilterInput.values`.")
+    swatch: Swatch | None = batch_field(
+        build_swatch_batch(attrgetter("product")),
+        description="How to show the value, as the oldest of the counted products does; null for plain text.",
+    )
     count: int = strawberry.field(description="Number of products.")
     is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
 
@@ -107,7 +118,7 @@ async def _load_values(facets: "Sequence[ProductFacets]", info: Info, name: str,
     limit = arguments.check_row_count(first)
     rows_by_facet = await asyncio.gather(*(facet.load_rows(info, name) for facet in facets))
     return [
-        _limit_values(_build_facet_values(FacetValue, rows, facet.get_selected_values(name)), limit)
+        _limit_values(_build_facet_values(rows, facet.get_selected_values(name)), limit)
         for facet, rows in zip(facets, rows_by_facet, strict=True)
     ]
 
@@ -194,12 +205,25 @@ class ProductFacets:
             by_name.setdefault(row.name, []).append(row)
         return [
             AttributeFacet(
-                name=name,
-                facet_values=_build_facet_values(
-                    AttributeFacetValue, rows, selected_by_name.get(fold_case(name), ()), fold=fold_case
-                ),
+                name=name, facet_values=self._build_attribute_values(name, rows, selected_by_name.get(fold_case(name), ()))
             )
             for name, rows in by_name.items()
+        ]
+
+    def _build_attribute_values(
+        self, name: str, rows: Sequence[Row], selected_values: Sequence[str]
+    ) -> list[AttributeFacetValue]:
+        config_id = self.listing_result.scope.config_id
+        products = {row.value: RowKey(config_id, row.product_id) for row in rows}
+        return [
+            AttributeFacetValue(
+                name=name,
+                product=products.get(facet.value),
+                value=facet.value,
+                count=facet.count,
+                is_selected=facet.is_selected,
+            )
+            for facet in _build_facet_values(rows, selected_values, fold=fold_case)
         ]
 
     @strawberry.field(description="Lowest and highest price of available variants; null without any.", metadata=costs(50))
@@ -228,7 +252,7 @@ class ProductFacets:
     @strawberry.field(description="Products that can, and that cannot, be bought at the moment.", metadata=costs(50, size=2))
     async def availability(self, info: Info) -> list[AvailabilityFacetValue]:
         selected_values = [value for name, value in self.selection.filters if name == "in_stock"]
-        values = _build_facet_values(FacetValue, await self.load_rows(info, "availability"), selected_values)
+        values = _build_facet_values(await self.load_rows(info, "availability"), selected_values)
         return [
             AvailabilityFacetValue(in_stock=cast(bool, facet.value), count=facet.count, is_selected=facet.is_selected)
             for facet in values
@@ -245,11 +269,11 @@ def _limit_values(values: Sequence[V], limit: int) -> list[V]:
 
 
 def _build_facet_values(
-    value_type: type[V], rows: Sequence[Row], selected_values: Any, *, fold: Callable[[Any], Any] = lambda value: value
-) -> list[V]:
+    rows: Sequence[Row], selected_values: Any, *, fold: Callable[[Any], Any] = lambda value: value
+) -> list[FacetValue]:
     """The values of a facet. `fold`: what of a value is compared with the selected ones."""
     counted, selected = {fold(row.value) for row in rows}, {fold(value) for value in selected_values}
     # Selected values stay in the list even with a count of 0, so that shoppers can deselect them.
     missing = {value: 0 for value in selected_values if fold(value) not in counted}
     counts = {row.value: row.count for row in rows} | missing
-    return [value_type(value=value, count=count, is_selected=fold(value) in selected) for value, count in counts.items()]
+    return [FacetValue(value=value, count=count, is_selected=fold(value) in selected) for value, count in counts.items()]
