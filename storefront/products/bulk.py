@@ -61,16 +61,10 @@ async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row
     such as rows.3.price.
     """
     rows = values["rows"]
-    stored, updated = await _update_rows(unit, rows, "rows", all_or_nothing=is_all_or_nothing(values))
+    valid_rows = await validate_rows(unit, rows, "rows", UPDATE_RULES)
+    stored, updated = await update_rows(unit, valid_rows, "rows", all_or_nothing=is_all_or_nothing(values))
     changed = {n: describe_outcome(row, "updated") for n, row in updated.items()}
     return [changed.get(n) or (describe_outcome(stored[n], "unchanged") if n in stored else None) for n in range(len(rows))]
-
-
-async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[ProductRow | None]:
-    """Update the prices of many products, all or nothing."""
-    prices = values["prices"]
-    stored, updated = await _update_rows(unit, prices, "prices", all_or_nothing=True)
-    return [updated.get(n) or stored.get(n) for n in range(len(prices))]
 
 
 async def bulk_delete_products(unit: UnitOfWork, values: Values) -> Sequence[RowOutcome | None]:
@@ -109,11 +103,12 @@ async def bulk_create_products(unit: UnitOfWork, values: Values) -> Sequence[Row
 # ------------------------------------------------------------------------------------------------ updating
 
 
-async def _update_rows(
-    unit: UnitOfWork, rows: Sequence[Values], field: str, *, all_or_nothing: bool
+async def update_rows(
+    unit: UnitOfWork, valid_rows: Sequence[NumberedRow], field: str, *, all_or_nothing: bool
 ) -> tuple[dict[int, ProductRow], dict[int, ProductRow]]:
-    """The products of the valid rows as they were, and those that changed, by the number of the row."""
-    valid_rows = await validate_rows(unit, rows, field, UPDATE_RULES)
+    """Update the products of rows that UPDATE_RULES accept. Returns the products as they were, and those that changed, by the
+    number of the row. Raises MutationRejected for errors of the unit, also earlier ones, if `all_or_nothing`.
+    """
     valid_rows = await sanitize_descriptions(unit, valid_rows, field)
     locks_currency = has_amounts(row for _, row in valid_rows)
     reads_codes = any(is_searched(row) for _, row in valid_rows)

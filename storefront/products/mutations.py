@@ -27,7 +27,6 @@ from storefront.graph.errors import UserError
 from storefront.graph.inputs import ProductStatus
 from storefront.graph.limits import limits
 from storefront.graph.mutations import (
-    EXPECTED_VERSION_DESCRIPTION,
     HANDLE_FORM_DESCRIPTION,
     ChangePayload,
     ExistingRowInput,
@@ -44,7 +43,7 @@ from storefront.graph.types.catalogue import Config, Product
 from storefront.graph.variant_inputs import ProductVariantInput, ProductVariantRowInput
 from storefront.models.product import MAX_HTML_CHARACTERS, MAX_IMAGES, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS
-from storefront.products import bulk, bulk_upsert, commands
+from storefront.products import bulk, bulk_upsert, commands, prices
 from storefront.writes.bulk import MAX_ROWS
 from storefront.writes.product_options import MAX_OPTIONS
 from storefront.writes.transaction import Command, MutationResult
@@ -239,20 +238,25 @@ class BulkDeleteProductsInput(BulkInput):
     )
 
 
-@strawberry.input(description="New price of a product, for all of its variants. Refused if they have different prices.")
+@strawberry.input(description="New price of a variant, or of all variants of a product.")
 class ProductPriceInput:
-    id: strawberry.ID = strawberry.field(description="ID of the product.")
+    id: strawberry.ID = strawberry.field(
+        description="ID of a variant, or of a product. A product whose variants have different prices is refused."
+    )
     price: Decimal = strawberry.field(description="Price.")
     compare_at_price: Decimal | None = strawberry.field(
-        default=strawberry.UNSET, description="Price before a reduction; omitted: unchanged."
+        default=strawberry.UNSET, description="Price before a reduction. Omit to leave it as it is; null removes it."
     )
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Version of the variant or product that the change is based on. Omit to overwrite any version.",
+    )
 
 
 @strawberry.input(description="Input of `updateProductPrices`.")
 class UpdateProductPricesInput(MutationInput):
     prices: list[ProductPriceInput] = strawberry.field(
-        description="New prices, each product once.", metadata=limits(items=MAX_ROWS)
+        description="New prices, each variant and product once.", metadata=limits(items=MAX_ROWS)
     )
 
 
@@ -320,7 +324,7 @@ class BulkDeleteProductsPayload(BulkPayload):
 @strawberry.type(description="Payload of `updateProductPrices`.")
 class UpdateProductPricesPayload(ChangePayload):
     products: list[Product] = strawberry.field(
-        description="The products, in the order of the input; empty if nothing was written."
+        description="The product of each row, in the order of the input; empty if nothing was written."
     )
 
 
@@ -361,11 +365,11 @@ class ProductMutation:
         return await _bulk_payload(info, input, bulk.bulk_delete_products, BulkDeleteProductsPayload, len(input.rows))
 
     @strawberry.mutation(
-        description="Changes the prices of many products at once, all or nothing.",
+        description="Changes the prices of many products and variants at once, all or nothing.",
         metadata=costs(size_arguments=("input.prices",), max_size=MAX_ROWS),
     )
     async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload | None:
-        result = await mutate(info, input, bulk.update_product_prices)
+        result = await mutate(info, input, prices.update_product_prices)
         return build_payload(UpdateProductPricesPayload, result, input, products=cast(list[Product], result.rows))
 
 

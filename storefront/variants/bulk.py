@@ -19,9 +19,8 @@ from storefront.models.search_document import SEARCHED_VARIANT_COLUMNS
 from storefront.models.variant import fold_attributes, follow_attributes
 from storefront.queries.variants import load_variants_by_keys
 from storefront.variants.commands import UPDATE_RULES
-from storefront.variants.inventory import find_products
 from storefront.writes.amounts import has_amounts
-from storefront.writes.authorization import get_currency, lock_own_products, lock_variants_of
+from storefront.writes.authorization import find_products, get_currency, lock_own_products, lock_variants_of
 from storefront.writes.bulk import (
     NumberedRow,
     RowOutcome,

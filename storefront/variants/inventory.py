@@ -9,13 +9,12 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.db.database import Statement, compile_statement
-from storefront.models.row_keys import RowKey, build_key_parameters, group_by_store
+from storefront.models.row_keys import RowKey
 from storefront.models.rows import ProductRow, VariantRow
 from storefront.models.writable_fields import MAX_INT32
-from storefront.queries.store_lookup import find_row_keys
 from storefront.queries.variants import load_variants_by_keys
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_products, lock_variants_of
+from storefront.writes.authorization import find_products, lock_own_products, lock_variants_of
 from storefront.writes.changelog import record_child_change
 from storefront.writes.field_errors import (
     FieldError,
@@ -59,17 +58,6 @@ async def adjust_inventory(unit: UnitOfWork, values: Mapping[str, Any]) -> Seque
         fields = ["variants.inventory", *list_changed_fields(product, summarized[product.id])]
         record_child_change(unit, product, row, fields)
     return [adjusted[id_] for id_ in deltas]
-
-
-async def find_products(unit: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
-    """The id of the product of each id of a variant or product; without those that the actor may not know of."""
-    keys = await find_row_keys(unit.connection, ids)
-    found = [
-        unit.enqueue(_select_products(), {**build_key_parameters(store_keys), "actor_id": unit.actor_id})
-        for _, store_keys in group_by_store(keys)
-    ]
-    await unit.connection.flush()
-    return {row.id: row.product_id for statement in found for row in statement.rows}
 
 
 def _validate_changes(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -132,18 +120,6 @@ def _find_change_error(
         message = f"changes.{n}.delta: only {available:,} are in stock, {-delta:,} were asked for."
         return FieldError(UserErrorCode.INSUFFICIENT_STOCK, message, (*path, "delta"), {"available": available})
     return None
-
-
-@cache
-def _select_products() -> Statement:
-    sql = """
-SELECT v.id, v.product_id FROM product_variants AS v JOIN configs ON configs.id = CAST(:config_id AS uuid)
-WHERE v.config_id = CAST(:config_id AS uuid) AND v.id = ANY(CAST(:ids AS uuid[]))
-  AND (v.is_available OR configs.user_id = CAST(:actor_id AS uuid))
-UNION ALL
-SELECT id, id FROM products WHERE config_id = CAST(:config_id AS uuid) AND id = ANY(CAST(:ids AS uuid[]))
-"""
-    return compile_statement(text(sql))
 
 
 @cache

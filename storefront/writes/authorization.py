@@ -81,6 +81,17 @@ async def lock_own_product(
     return product
 
 
+async def find_products(unit: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
+    """The id of the product of each id of a variant or product; without those that the actor may not know of."""
+    keys = await find_row_keys(unit.connection, ids)
+    found = [
+        unit.enqueue(_select_products_of(), {**build_key_parameters(store_keys), "actor_id": unit.actor_id})
+        for _, store_keys in group_by_store(keys)
+    ]
+    await unit.connection.flush()
+    return {row.id: row.product_id for statement in found for row in statement.rows}
+
+
 async def lock_own_products(
     unit: UnitOfWork, product_ids: Sequence[str], *, locks_currency: bool = False, reads_codes: bool = False
 ) -> Mapping[str, ProductRow]:
@@ -248,6 +259,18 @@ def _select_store_for_insert() -> Statement:
 def _select_product(locks_currency: bool) -> Statement:
     query = _select_products_with_owner(has_key(products), locks_currency)
     return _compile_with_lock(query, products, products.c.id)
+
+
+@cache
+def _select_products_of() -> Statement:
+    sql = """
+SELECT v.id, v.product_id FROM product_variants AS v JOIN configs ON configs.id = CAST(:config_id AS uuid)
+WHERE v.config_id = CAST(:config_id AS uuid) AND v.id = ANY(CAST(:ids AS uuid[]))
+  AND (v.is_available OR configs.user_id = CAST(:actor_id AS uuid))
+UNION ALL
+SELECT id, id FROM products WHERE config_id = CAST(:config_id AS uuid) AND id = ANY(CAST(:ids AS uuid[]))
+"""
+    return compile_statement(text(sql))
 
 
 @cache

@@ -160,7 +160,10 @@ class Walk:
         return await self.mutate(BULK, rows=rows, errorPolicy=self.random.choice(("VALID_ROWS", "ALL_OR_NOTHING")))
 
     async def update_product_prices(self) -> bool:
-        return await self.mutate(PRICES, prices=[{"id": id_, **self.pick_prices()} for id_ in self.pick_priced_products(2)])
+        variants = {self.pick_variant_id() for _ in range(self.random.randrange(3))}
+        ids = [*self.pick_priced_products(2), *sorted(variants)]
+        self.random.shuffle(ids)
+        return await self.mutate(PRICES, prices=[{"id": id_, **self.pick_prices()} for id_ in ids])
 
     async def create_variant(self) -> bool:
         return await self.mutate(CREATE_VARIANT, **self.pick_variant(productId=self.pick_products(1)[0]))
