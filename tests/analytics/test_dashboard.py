@@ -185,6 +185,51 @@ def test_owner_sees_report_and_live_counters(empty_url: str, server: Server, bro
 
 
 @needs_chromium
+def test_revenue_is_shown_where_purchases_have_totals(empty_url: str, server: Server, browser: Browser) -> None:
+    store, owner, product = fill(empty_url)
+    browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
+    sign_in(browser, token_of(owner))
+    browser.wait(f"{figure('figures', 'sessions')} === 100")
+    text = "document.querySelector('#figures [data-name={}]')?.textContent ?? null"
+    with psycopg.connect(empty_url) as connection:
+        [(purchases,)] = connection.execute("SELECT count(*) FROM analytics_events WHERE event = 'purchase'").fetchall()
+    # Purchases without a total are purchases, but no revenue.
+    shown = browser.run(text.format("purchaseRate"))
+    assert shown.startswith(f"Purchases per 100 sessions{purchases}") and shown.endswith("none in previous 30 days")
+    assert browser.run("document.querySelectorAll('[data-name^=revenue]').length") == 0
+    totals = [("EUR", "19.90"), ("EUR", "1000.00"), ("JPY", "1990")]
+    events = [
+        {
+            "event": "purchase",
+            "sessionId": f"buyer {n}",
+            "properties": {"productId": product, "total": total, "currency": currency},
+        }
+        for n, (currency, total) in enumerate(totals)
+    ]
+    url = f"{server.address}/events/{store}"
+    answer = httpx.post(url, json={"events": events, "consent": True}, headers={"user-agent": PEOPLE}).json()
+    assert answer["recorded"] == 3
+    for _ in range(60):
+        browser.run("days.dispatchEvent(new Event('change'))")
+        time.sleep(0.2)
+        if browser.run("document.querySelectorAll('[data-name^=revenue]').length") == 2:
+            break
+    plain = "(name => document.querySelector(`#figures [data-name=${name}] dd`).firstChild.textContent)"
+    expected = {
+        "revenue-EUR": (1019.9, "EUR"),
+        "average-EUR": (509.95, "EUR"),
+        "revenue-JPY": (1990, "JPY"),
+        "average-JPY": (1990, "JPY"),
+    }
+    for name, (value, currency) in expected.items():
+        formatted = f"({value}).toLocaleString(undefined, {{ style: 'currency', currency: '{currency}' }})"
+        assert browser.run(f"{plain}('{name}') === {formatted}"), (name, browser.run(f"{plain}('{name}')"))
+    shown = browser.run("document.getElementById('figures').innerText")
+    assert "NaN" not in shown and "undefined" not in shown
+    assert browser.complaints() == []
+
+
+@needs_chromium
 def test_page_rejects_invalid_credentials_with_reason(empty_url: str, server: Server, browser: Browser) -> None:
     _, owner, _ = fill(empty_url)
     stranger = token_of(str(uuid7()), email="s@example.com")

@@ -74,16 +74,36 @@ function element(tag, content = "", ...classes) {
   return node;
 }
 
-function card(name, value, before, period) {
-  const node = element("div"), term = element("dt", NAMES[name]), figure = element("dd", formatValue(name, value));
+function card(name, value, before, period, title = NAMES[name], text = formatValue(name, value)) {
+  const node = element("div"), term = element("dt", title), figure = element("dd", text);
   node.dataset.name = name;
   if (before !== undefined) {
     const change = before ? Math.round((100 * (value - before)) / before) : null;
-    const text = change === null ? `none in ${period}` : `${change > 0 ? "+" : ""}${change} % vs ${period}`;
-    figure.append(element("small", text, ...(change > 0 ? ["up"] : change < 0 ? ["down"] : [])));
+    const comparison = change === null ? `none in ${period}` : `${change > 0 ? "+" : ""}${change} % vs ${period}`;
+    figure.append(element("small", comparison, ...(change > 0 ? ["up"] : change < 0 ? ["down"] : [])));
   }
   node.append(term, figure);
   return node;
+}
+
+// Revenue and average purchase by currency, of the purchases that state their totals; no cards without any.
+function revenueCards(report, period) {
+  return report.revenue.flatMap(({ currency, amount, purchases }) => {
+    const former = report.previous.revenue.find((sum) => sum.currency === currency) ?? { amount: "0", purchases: 0 };
+    const format = (value) => value.toLocaleString(undefined, { style: "currency", currency });
+    const total = Number(amount), average = total / purchases, formerAverage = former.purchases ? former.amount / former.purchases : 0;
+    return [
+      card(`revenue-${currency}`, total, Number(former.amount), period, "Revenue", format(total)),
+      card(`average-${currency}`, average, formerAverage, period, "Average purchase", format(average)),
+    ];
+  });
+}
+
+// Purchases per hundred sessions, if there are any.
+function conversionCards(report, period) {
+  if (!report.purchases || !report.sessions) return [];
+  const [value, former] = [report, report.previous].map(({ purchases, sessions }) => sessions ? (100 * purchases) / sessions : 0);
+  return [card("purchaseRate", value, former, period, "Purchases per 100 sessions", value.toLocaleString(undefined, { maximumFractionDigits: 1 }))];
 }
 
 function row(...cells) {
@@ -143,7 +163,11 @@ function draw(series, interval) {
 function showReport(report, range, interval, days) {
   const names = ["sessions", "pageViews", "productClicks", "addToCarts", "purchases", "searches", ...RATES];
   const period = days === 1 ? "previous day" : `previous ${days} days`;
-  byId("figures").replaceChildren(...names.map((name) => card(name, report[name], report.previous[name], period)));
+  byId("figures").replaceChildren(
+    ...names.map((name) => card(name, report[name], report.previous[name], period)),
+    ...conversionCards(report, period),
+    ...revenueCards(report, period),
+  );
   byId("funnel").replaceChildren(...report.funnel.map((entry) => step(entry, report.sessions)));
   byId("products").replaceChildren(
     ...report.topProducts.map(({ productId, product, clicks, addToCarts }) => row(product?.title ?? `${productId} (deleted)`, clicks, addToCarts)),
