@@ -18,6 +18,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     select,
     true,
 )
@@ -43,6 +44,9 @@ from storefront.queries.visibility import is_variant_available
 # A facet lists its most frequent values only.
 MAX_FACET_VALUES = 100
 
+# Between texts in one: no text of a product has a control character.
+TEXT_SEPARATOR = "\x1f"
+
 # Average ratings that products may have at least.
 MIN_RATINGS = (4, 3, 2, 1)
 
@@ -66,6 +70,7 @@ async def load_facet_values(
 ) -> list[list[Row]]:
     """For each scope the facet's rows: `value` and `count`; for price one row `min`, `max`.
 
+    For category texts one row: `texts`, with TEXT_SEPARATOR between them, and `counts`, with commas; null without any.
     For attributes also `name`, and `product_id`: the oldest of the counted products.
 
     For price buckets `min`, `max` and `count`; `facet_parameters` has their `fractions`.
@@ -123,6 +128,13 @@ def _count_category_texts(facet_products: FacetProducts) -> Select[Any]:
     category = products.c.category
     rows = facet_products.select(category.label("value"), func.count().label("count"))
     return rows.where(category.is_not(None)).group_by(category)
+
+
+def _join_category_texts(facet_products: FacetProducts) -> Select[Any]:
+    """All texts as one, and their numbers of products as another: thousands of rows would take as long as counting them."""
+    counted = _count_category_texts(facet_products).subquery("counted_text")
+    texts = func.string_agg(counted.c.value, literal_column(f"E'\\x{ord(TEXT_SEPARATOR):02x}'")).label("texts")
+    return select(texts, func.string_agg(counted.c.count.cast(Text), literal_column("','")).label("counts"))
 
 
 def _select_texts(column: ColumnElement[str], facet_products: FacetProducts) -> Select[Any]:
@@ -234,7 +246,7 @@ def _select_most_frequent(rows: Select[Any], *group_names: str) -> Select[Any]:
 
 _FACET_BUILDERS: dict[str, Callable[[FacetProducts], Select[Any]]] = {
     "categories": _select_categories,
-    "category_texts": _count_category_texts,
+    "category_texts": _join_category_texts,
     "vendors": partial(_select_texts, products.c.vendor),
     "product_types": partial(_select_texts, products.c.product_type),
     "tags": _select_tags,

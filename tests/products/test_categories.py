@@ -8,7 +8,7 @@ from sqlalchemy import text
 from storefront.core.db.database import Database, compile_statement
 from storefront.models.categories import list_category_paths, normalize_category, split_category
 from tests.client import Client
-from tests.factories import count_statements, make_product, make_store
+from tests.factories import count_statements, make_product, make_store, make_user
 
 TREE = """query($s: ID!) { config(by: { id: $s }) { categories { ...C children { ...C children { ...C } } } } }
 fragment C on Category { path productCount }"""
@@ -159,6 +159,35 @@ async def list_products(client: Client, store: str, **given: Any) -> dict[str, l
     """The titles of the products of each category at the top level."""
     categories = (await client.ask(PRODUCTS, s=store, **given))["config"]["categories"]
     return {one["path"]: [node["title"] for node in one["products"]["nodes"]] for one in categories}
+
+
+async def test_tree_of_many_categories_follows_each_change(shopper: Client) -> None:
+    user = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=user)
+    paths = [f"{'Root' * 10} {n % 3} > {'Leaf' * 10} {n}" for n in range(150)]
+    ids = [await make_product(shopper.database, store, category=path) for path in paths]
+    query = "query($c: ID!) { config(by: {id: $c}) { categories { path productCount children(first: 100) { path } } } }"
+
+    async def read(viewer: Client) -> dict[str, tuple[int, set[str]]]:
+        found = (await viewer.ask(query, c=store))["config"]["categories"]
+        return {each["path"]: (each["productCount"], {child["path"] for child in each["children"]}) for each in found}
+
+    def expect(texts: list[str]) -> dict[str, tuple[int, set[str]]]:
+        roots: dict[str, list[str]] = {}
+        for path in texts:
+            roots.setdefault(path.partition(" > ")[0], []).append(path)
+        return {root: (len(below), {path for path in below if path != root}) for root, below in roots.items()}
+
+    update = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { userErrors { message } } }"
+    owner = shopper.signed_in(user)
+    assert await read(shopper) == await read(shopper) == await read(owner) == expect(paths)
+    for n, values in ((0, {"category": "Tab\tand\nline"}), (1, {"category": paths[0]}), (2, {"status": "INACTIVE"})):
+        payload = await owner.ask(update, i={"id": ids[n], **values})
+        assert payload["updateProduct"]["userErrors"] == []
+        paths[n] = values.get("category", paths[n])
+        hidden = [] if n < 2 else [paths[2]]
+        assert await read(owner) == expect(paths)
+        assert await read(shopper) == expect([path for path in paths if path not in hidden])
 
 
 async def test_category_has_its_products(shopper: Client, store: str) -> None:
