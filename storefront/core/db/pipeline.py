@@ -15,7 +15,7 @@ from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, Error, OperationalError
 from psycopg.abc import Buffer, PQGen
 from psycopg.abc import Transformer as Types
 from psycopg.adapt import PyFormat, Transformer
@@ -201,7 +201,7 @@ class Pipeline:
             await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
         except asyncio.CancelledError:
-            await self._cancel_batch()
+            await self._cancel_batch(targets)
             raise
         except BaseException:
             # Protocol state is unknown: close, then raise the server's last error, which says more than "connection lost".
@@ -228,31 +228,42 @@ class Pipeline:
 
     def _send_batch(self, messages: Sequence[Any], targets: "list[ResultTarget]") -> None:
         """Send the statements; appends to `targets` what each of the results belongs to."""
-        pgconn, new_names = self._pgconn, dict[StatementKey, bytes]()
-        for queued, values, types, formats in messages:
-            statement: PipelineStatement = queued.statement
-            if statement.needs_custom_plan or not self._use_prepared:
-                pgconn.send_query_params(statement.numbered_sql, values, types, formats)
+        pgconn, prepared = self._pgconn, self._prepared_statements
+        keys = [self._get_key(queued.statement, types) for queued, _, types, _ in messages]
+        # Before the statements: after one that fails, Postgres skips the rest of the batch.
+        for evicted_name in prepared.make_room(keys):
+            pgconn.send_close_prepared(evicted_name)
+            targets.append(None)
+        new_names = dict[StatementKey, bytes]()
+        for (queued, values, types, formats), key in zip(messages, keys, strict=True):
+            sql = queued.statement.numbered_sql
+            if key is None:
+                pgconn.send_query_params(sql, values, types, formats)
             else:
-                key = (statement.numbered_sql, types)
-                name = self._prepared_statements.get_name(key) or new_names.get(key)
+                name = prepared.get_name(key) or new_names.get(key)
                 if name is None:
                     name = new_names[key] = derive_statement_name(key)
-                    pgconn.send_prepare(name, statement.numbered_sql, types)
+                    pgconn.send_prepare(name, sql, types)
                     targets.append((key, name))
                 pgconn.send_query_prepared(name, values, formats)
             targets.append(queued)
-        for name in self._prepared_statements.evict(len(new_names)):
-            pgconn.send_close_prepared(name)
         pgconn.pipeline_sync()
 
-    async def _cancel_batch(self) -> None:
+    def _get_key(self, statement: PipelineStatement, types: tuple[int, ...]) -> StatementKey | None:
+        """The key of a statement that is prepared; None for one that is not."""
+        return None if statement.needs_custom_plan or not self._use_prepared else (statement.numbered_sql, types)
+
+    async def _cancel_batch(self, targets: "Sequence[ResultTarget]") -> None:
         """Cancel the running statement, so that the connection can be reused; close the connection where that fails."""
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS) as self._cancel_timeout:
                 await self.raw.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
                 await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
+            self._is_session_configured = not self.is_idle
+            # What was prepared stays prepared: to prepare it again would be an error.
+            with suppress(Error):
+                self._assign_results(targets)
         except BaseException as error:
             log.warning("a statement could not be cancelled (%s): its connection is closed", type(error).__name__)
             if isinstance(error, TimeoutError | CancellationTimeout):
@@ -363,19 +374,17 @@ class Pipeline:
     def _assign_results(self, targets: "Sequence[ResultTarget]") -> None:
         """Assign the results to the statements, and record prepared ones. Raises the first error."""
         types = self._types
-        for number, result in enumerate(self._results):
+        for result, target in zip(self._results, targets, strict=False):
             if result.status == RESULT_FATAL_ERROR:
                 raise error_from_result(result, types.encoding)
-            # The results of closed prepared statements come last, without a target.
-            target = targets[number] if number < len(targets) else None
             if isinstance(target, tuple):
                 self._prepared_statements.add(*target)
             elif target is not None and result.nfields:
                 target.set_result(result, types)
 
 
-# The target of a result: an executed statement, or a statement prepared under a name.
-ResultTarget = QueuedStatement | tuple[StatementKey, bytes]
+# The target of a result: an executed statement, or a statement prepared under a name; None for one that was closed.
+ResultTarget = QueuedStatement | tuple[StatementKey, bytes] | None
 
 
 def derive_statement_name(key: StatementKey) -> bytes:
@@ -426,13 +435,14 @@ class _PreparedStatements:
         """Record a prepared statement."""
         self._names[key] = name
 
-    def evict(self, new_count: int) -> list[bytes]:
-        """Remove the least recently used statements to make room for new ones; returns their names."""
-        return (
-            [self._names.popitem(last=False)[1] for _ in range(len(self._names) + new_count - MAX_PREPARED_STATEMENTS)]
-            if new_count
-            else []
-        )
+    def make_room(self, keys: Sequence[StatementKey | None]) -> list[bytes]:
+        """Remove the least recently used statements, so that there is room for these; returns their names."""
+        new_keys = {key for key in keys if key is not None and key not in self._names}
+        if len(self._names) + len(new_keys) <= MAX_PREPARED_STATEMENTS or not new_keys:
+            return []
+        unused_keys = [key for key in self._names if key not in keys]
+        evicted_keys = unused_keys[: len(self._names) + len(new_keys) - MAX_PREPARED_STATEMENTS]
+        return [self._names.pop(key) for key in evicted_keys]
 
 
 class PipelineConnection(AsyncConnection[Any]):

@@ -118,6 +118,40 @@ async def test_prepared_statements_are_lru(database: Database) -> None:
     assert [tuple(row) for row in await database.fetch(compile_statement(text("SELECT 0 AS number")))] == [(0,)]
 
 
+async def test_cancelled_statement_stays_prepared(database: Database) -> None:
+    sleeping = compile_statement(text("SELECT pg_sleep(:seconds)"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await database.fetch(sleeping, {"seconds": 60.0})
+    # In a transaction that has begun nothing is executed again: it would fail if the statement were prepared twice.
+    async with database.transaction() as connection:
+        await connection.fetch(ONE)
+        await connection.fetch(sleeping, {"seconds": 0.0})
+
+
+async def test_failed_batch_closes_evicted_statements(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_PREPARED_STATEMENTS", 4)
+    await database.fetch(ONE)
+    for number in range(3):
+        await database.fetch(compile_statement(text(f"SELECT {number} AS number")))
+    # ONE makes room for a statement of a batch that fails, and is prepared again.
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await database.fetch(FAILS, {"number": 0})
+    await run_in_transaction(database, (TWO, {"number": 2}), (ONE, {}))
+    await database.fetch(NAMES)
+    assert len(await database.fetch(NAMES)) == 4
+
+
+async def test_batch_of_more_statements_than_are_prepared_works(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_PREPARED_STATEMENTS", 2)
+    numbers = [compile_statement(text(f"SELECT {number} AS number")) for number in range(5)]
+    for _ in range(2):
+        async with database.transaction() as connection:
+            queued = [connection.enqueue(statement) for statement in (*numbers, *numbers)]
+            await connection.flush()
+        assert [statement.rows for statement in queued] == [[(number,)] for number in (*range(5), *range(5))]
+
+
 async def test_skipped_statement_is_prepared_later(database: Database) -> None:
     for _ in range(2):
         with pytest.raises(psycopg.errors.DivisionByZero):
