@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from storefront.core.errors import RequestError
 from storefront.core.tasks import cancel_and_wait
@@ -37,7 +38,7 @@ class Streams:
         self._is_draining = False
 
     def create_response(
-        self, framing: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
+        self, stream_format: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
     ) -> StreamingResponse:
         """A response with the results, until they end, the credentials expire or are revoked, or the server shuts down.
 
@@ -45,13 +46,13 @@ class Streams:
         """
         if len(self._open) >= self._max_streams:
             raise TooManyStreamsError(f"This server holds at most {self._max_streams} event streams. Try again later.")
-        frames = self._track_frames(framing, results, context, request_id)
-        return StreamingResponse(frames, headers={**STREAM_HEADERS, "content-type": framing.content_type})
+        frames = self._track_frames(stream_format, results, context, request_id)
+        return _ClosingStreamingResponse(frames, headers={**STREAM_HEADERS, "content-type": stream_format.content_type})
 
     @staticmethod
-    def create_head_response(framing: StreamFormat) -> StreamingResponse:
+    def create_head_response(stream_format: StreamFormat) -> StreamingResponse:
         """The response to HEAD: the headers of a stream. Nothing is executed."""
-        return StreamingResponse(iterate_nothing(), headers={**STREAM_HEADERS, "content-type": framing.content_type})
+        return StreamingResponse(iterate_nothing(), headers={**STREAM_HEADERS, "content-type": stream_format.content_type})
 
     @property
     def count(self) -> int:
@@ -65,7 +66,7 @@ class Streams:
             closing.set()
 
     async def _track_frames(
-        self, framing: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
+        self, stream_format: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
     ) -> AsyncGenerator[bytes, None]:
         closing, credentials = asyncio.Event(), context.credentials
         if self._is_draining:
@@ -73,12 +74,21 @@ class Streams:
         self._open.add(closing)
         self._revocations.watch(credentials, closing.set)
         try:
-            async with aclosing(_frame_results(framing, results, context.expires, request_id, closing)) as frames:
+            async with aclosing(_frame_results(stream_format, results, context.expires, request_id, closing)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
             self._open.discard(closing)
             self._revocations.unwatch(credentials, closing.set)
+
+
+class _ClosingStreamingResponse(StreamingResponse):
+    """A response that closes its generator. Starlette leaves it to the garbage collector if the client has stopped to read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the frames until the client disconnects."""
+        async with aclosing(cast("AsyncGenerator[bytes, None]", self.body_iterator)):
+            await super().__call__(scope, receive, send)
 
 
 async def iterate_nothing() -> AsyncGenerator[bytes, None]:
@@ -89,21 +99,25 @@ async def iterate_nothing() -> AsyncGenerator[bytes, None]:
 
 
 async def _frame_results(
-    framing: StreamFormat, results: AsyncGenerator[bytes, None], expires_at: float | None, request_id: str, closing: asyncio.Event
+    stream_format: StreamFormat,
+    results: AsyncGenerator[bytes, None],
+    expires_at: float | None,
+    request_id: str,
+    closing: asyncio.Event,
 ) -> AsyncGenerator[bytes, None]:
-    yield framing.preamble
+    yield stream_format.preamble
     closing_task: asyncio.Task[Any] = asyncio.create_task(closing.wait())
     try:
         async with aclosing(results), aclosing(_add_heartbeats(results, closing_task, expires_at)) as results_with_heartbeats:
             async for result in results_with_heartbeats:
-                yield framing.encode_result(result) if result else framing.heartbeat
+                yield stream_format.encode_result(result) if result else stream_format.heartbeat
     except NotExecutableError as not_executable:
-        yield framing.encode_result(orjson.dumps(format_request_error(not_executable, request_id)))
+        yield stream_format.encode_result(orjson.dumps(format_request_error(not_executable, request_id)))
     except Exception as error:
-        yield framing.encode_error(orjson.dumps(format_request_error(error, request_id)))
+        yield stream_format.encode_error(orjson.dumps(format_request_error(error, request_id)))
     finally:
         closing_task.cancel()
-    yield framing.terminator
+    yield stream_format.terminator
 
 
 async def _add_heartbeats(

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 
-from storefront.serving.http.streams import _add_heartbeats
+from storefront.serving.http.stream_formats import EVENT_STREAM
+from storefront.serving.http.streams import Streams, _add_heartbeats
+from storefront.serving.protection.revocations import Revocations
 from tests.client import Client
 from tests.factories import make_product, make_store, make_user, make_variant
 
@@ -17,6 +21,37 @@ LIST = """query($c: ID!) { products(configId: $c) { nodes { title variants { nod
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 ATTRIBUTES = {"size": "large", "note": "two\nlines\r\nand \u2028more"}
 EXPECTED = [{"name": name, "value": value} for name, value in ATTRIBUTES.items()]
+
+
+async def test_stream_ends_with_its_connection() -> None:
+    async def find_none_revoked(_: Collection[Hashable]) -> Collection[Hashable]:
+        return ()
+
+    async def iterate_results() -> AsyncGenerator[bytes, None]:
+        yield b"{}"
+        await asyncio.Event().wait()
+
+    is_blocked = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        await is_blocked.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        # The client does not read: the first frame waits (backpressure).
+        if message["type"] == "http.response.body":
+            is_blocked.set()
+            await asyncio.Event().wait()
+
+    streams, anonymous = (
+        Streams(Revocations(find_none_revoked, 60.0), max_streams=1),
+        SimpleNamespace(credentials=None, expires=None),
+    )
+    response = streams.create_response(EVENT_STREAM, iterate_results(), anonymous, "request")
+    # The frames are referenced elsewhere, as by a traceback, and so not freed with the response.
+    _frames = response.body_iterator
+    await response({"type": "http"}, receive, send)
+    assert streams.count == 0
 
 
 async def test_cancellation_while_a_stream_ends_is_kept() -> None:
