@@ -7,12 +7,14 @@ its slot to others, and waits here for a patient one, as all writers of its key 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from storefront.core.errors import LockTimeout, Unavailable
+from storefront.core.tasks import share
 
-FindKey = Callable[[], Awaitable[Hashable]]
+FindKey = Callable[[], Coroutine[Any, Any, Hashable]]
 
 # The key of a writer before it is looked up.
 _UNKNOWN_KEY = object()
@@ -30,11 +32,18 @@ class Slot:
         self.key: Hashable = _UNKNOWN_KEY
         self.admitted: asyncio.Future[bool] | None = None
         self.is_patient, self.has_given_way = True, False
+        self._lookup: asyncio.Task[Hashable] | None = None
 
     @property
     def is_waiting(self) -> bool:
         """Whether it waits. One that has just timed out or been cancelled does not, although it is still in the list."""
         return self.admitted is not None and not self.admitted.done()
+
+    async def look_up_key(self) -> None:
+        """Look up the key, once for all who need it. Raises what the lookup raises."""
+        if self._lookup is None or self._lookup.done():
+            self._lookup = asyncio.create_task(self.find_key())
+        self.key = await share(self._lookup)
 
 
 class Bulkhead:
@@ -120,7 +129,7 @@ class Bulkhead:
     async def _look_up_keys(self, slot: Slot) -> None:
         """Look up the keys of this slot and of all in use, also of those that are taken during the lookups."""
         while unknown := [other for other in (slot, *self._slots) if other.key is _UNKNOWN_KEY]:
-            unknown[0].key = await unknown[0].find_key()
+            await unknown[0].look_up_key()
 
     def _shed_waiter(self) -> None:
         """End the wait of one of the key that most wait for, the last of them. Raises Unavailable if all look up their keys."""

@@ -53,6 +53,33 @@ async def test_one_key_holds_at_most_its_limit() -> None:
     assert not writers.holding.total()
 
 
+async def test_each_key_is_looked_up_once() -> None:
+    writers = Writers(Bulkhead(3, 7, 5))
+    tasks = [writers.start("a") for _ in range(20)]
+    await settle()
+    # The waiters also need the keys of those that hold a slot, and look them up at the same time.
+    assert (writers.holding["a"], writers.lookups) == (3, 20)
+    for _, finish in tasks:
+        finish.set()
+    await asyncio.gather(*(task for task, _ in tasks))
+
+
+async def test_waiter_outlives_another_that_looks_up_the_same_keys() -> None:
+    writers = Writers(Bulkhead(1, 3, 5))
+    _, finish = writers.start("a")
+    await settle()
+    first, second = writers.start("b")[0], writers.start("c")[0]
+    # Both look up their own keys, and then that of "a".
+    for _ in range(3):
+        await asyncio.sleep(0)
+    first.cancel()
+    await settle()
+    assert first.cancelled() and not second.done() and writers.holding == {"a": 1, "c": 1}
+    second.cancel()
+    finish.set()
+    await settle()
+
+
 async def test_keys_are_not_looked_up_below_the_limit() -> None:
     writers = Writers(Bulkhead(3, 7, 5))
     tasks = [writers.start("a") for _ in range(3)]
