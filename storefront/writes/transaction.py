@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
 from storefront.core.db.pipeline import PREPARED_STATEMENT_ERRORS, QueuedStatement
 from storefront.core.db.sweeps import Sweep, run_sweep, sweep_rows
-from storefront.core.errors import LockTimeout
+from storefront.core.errors import LockTimeout, Unavailable
 from storefront.feed import log
 from storefront.feed.log import LogEntry
 from storefront.models import idempotency_keys
@@ -173,10 +173,12 @@ class UnitOfWork:
 Command = Callable[[UnitOfWork, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
-# Errors that another attempt may not meet: conflicts with other transactions, and failed optimistic shortcuts.
+# Conflicts with other transactions.
+_CONFLICT_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure)
+_CONFLICT_MESSAGE = "Others write to the same rows at the same time, again and again. Nothing was done: try again soon."
+# Errors that another attempt may not meet: conflicts, and failed optimistic shortcuts.
 _RETRYABLE_ERRORS = (
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
+    *_CONFLICT_ERRORS,
     errors.NotNullViolation,
     FailedShortcutError,
     *PREPARED_STATEMENT_ERRORS,
@@ -186,7 +188,8 @@ _RETRYABLE_ERRORS = (
 async def execute_mutation(database: Database, request: MutationRequest, command: Command) -> MutationResult:
     """Run a command in a transaction, or return the stored result of its idempotency key.
 
-    Writers of one store queue here (bulkhead) rather than in Postgres, where each would hold a connection meanwhile.
+    Writers of one store queue here (bulkhead) rather than in Postgres, where each would hold a connection meanwhile. Raises
+    Unavailable where they are too many, or keep conflicting with each other.
     """
 
     async def find_writer_key() -> str:
@@ -198,8 +201,10 @@ async def execute_mutation(database: Database, request: MutationRequest, command
         while True:
             try:
                 return await _attempt_mutation(database, request, command, is_optimistic=attempt == 1, is_patient=slot.is_patient)
-            except _RETRYABLE_ERRORS:
+            except _RETRYABLE_ERRORS as error:
                 if attempt == MAX_TRANSACTION_ATTEMPTS:
+                    if isinstance(error, _CONFLICT_ERRORS):
+                        raise Unavailable(_CONFLICT_MESSAGE) from error
                     raise
                 attempt += 1
             except LockTimeout:

@@ -11,6 +11,7 @@ import pytest
 from psycopg.errors import DeadlockDetected
 
 from storefront.core.db.database import Database
+from storefront.core.errors import Unavailable
 from storefront.products.commands import create_product
 from storefront.writes import transaction
 from storefront.writes.field_errors import UserErrorCode
@@ -233,6 +234,21 @@ async def test_deadlock_is_retried_under_its_key(database: Database) -> None:
     outcome = await execute_mutation(database, order, unlucky)
     assert (attempts, outcome.position, outcome.is_replayed) == (transaction.MAX_TRANSACTION_ATTEMPTS, 1, False)
     assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
+
+
+async def test_mutation_that_always_conflicts_may_be_retried(database: Database) -> None:
+    attempts = 0
+
+    async def conflict(unit_: UnitOfWork, values: Mapping[str, Any]) -> Any:
+        nonlocal attempts
+        attempts += 1
+        await create_product(unit_, values)
+        raise DeadlockDetected
+
+    with pytest.raises(Unavailable, match="Nothing was done"):
+        await execute_mutation(database, await order_of(database), conflict)
+    assert attempts == transaction.MAX_TRANSACTION_ATTEMPTS
+    assert await rows(database, "SELECT count(*) FROM products") == [(0,)]
 
 
 async def test_key_is_stored_in_the_same_transaction(database: Database) -> None:
