@@ -356,6 +356,32 @@ async def test_unreachable_service_raises_without_urls() -> None:
             await read_object(away, "a/b", 10)
 
 
+async def test_cancelled_multipart_upload_is_aborted(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", PART)
+    is_sending, bucket = asyncio.Event(), f"{s3_server.endpoint}/cancelled"
+
+    async def send_forever() -> AsyncIterator[bytes]:
+        yield b"x" * (2 * PART)
+        is_sending.set()
+        await asyncio.Event().wait()
+
+    storage = s3_server.bucket("cancelled")
+    async with storage.running(), httpx.AsyncClient() as client:
+        upload = asyncio.create_task(storage.put("uploads/large", send_forever(), "text/csv"))
+        await is_sending.wait()
+        assert "<UploadId>" in (await client.get(f"{bucket}?uploads")).text
+        # Cancelled once more while the upload is being aborted.
+        upload.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        async with asyncio.timeout(10):
+            while "<UploadId>" in (await client.get(f"{bucket}?uploads")).text:  # noqa: ASYNC110  it has no event for it
+                await asyncio.sleep(0.02)
+
+
 async def test_missing_bucket_raises(s3_server: S3Server) -> None:
     absent = S3Storage(Bucket(s3_server.endpoint, "no-such-bucket", "us-east-1", "key", "secret"))
     async with absent.running():

@@ -143,11 +143,14 @@ class S3Storage:
             # The service sends status 200 before it assembles the parts: success is in the body.
             _find_text(completed.body, "ETag")
         except BaseException:
-            # Parts of incomplete uploads cost storage: abort the upload.
-            with suppress(StorageError):
-                await self._send_with_retry("DELETE", key, upload)
+            # Parts of incomplete uploads cost storage: abort the upload, also where the caller is cancelled once more.
+            await asyncio.shield(self._abort_multipart(key, upload))
             raise
         return size
+
+    async def _abort_multipart(self, key: str, upload: QueryParameters) -> None:
+        with suppress(StorageError):
+            await self._send_with_retry("DELETE", key, upload)
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[ObjectStream]:
