@@ -59,7 +59,7 @@ class RequestContext:
             self.tracer.record_round_trip(statements, seconds, error)
 
 
-_CURRENT: ContextVar[RequestContext | None] = ContextVar("activity", default=None)
+_CURRENT: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
 def get_current_context() -> RequestContext | None:

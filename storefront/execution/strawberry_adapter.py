@@ -25,10 +25,10 @@ from strawberry.types.base import StrawberryList, StrawberryMaybe, StrawberryObj
 from strawberry.types.field import StrawberryField
 from strawberry.types.lazy_type import LazyType
 
-# graphql-core exports these from no package: FieldDetails (a field node and the variables of the fragment that it stands in)
-# and lists of them by response name, the
-# parsed signature of a variable, a variable's raw value with its signature, the coercion of an input field's default, the keys of
-# each node's children, the parser, and the visitor that finds uses of variables. Strawberry documents none of its type wrappers.
+# graphql-core exports these from no package: FieldDetails (a field node and the variables of the fragment that it stands in) and
+# lists of them by response name, the parsed signature of a variable, a variable's raw value with its signature, the coercion of
+# an input field's default, the keys of each node's children, the parser, and the visitor that finds uses of variables.
+# Strawberry documents none of its type wrappers.
 __all__ = [
     "DEFINITION_EXTENSION_KEY",
     "EXECUTE_DEFAULT_ARGUMENTS",

@@ -4,13 +4,14 @@ The checks look at tokens, not at rules: browsers and parsers disagree on where 
 functions every few weeks. Everything that is not on a list is rejected.
 """
 
-import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import tinycss2
+
+from storefront.core.cooperative import run_in_thread_if_long
 
 # Without at-rules that load or declare a style sheet (@import, @charset, @namespace) or define a function (@function).
 ALLOWED_AT_RULES = frozenset(
@@ -44,6 +45,8 @@ ALLOWED_FUNCTIONS = _ALLOWED_WHILE_LOADING | frozenset(
 )
 # Limits of characters and (approximate) tokens: parsing that many takes about 100 ms of CPU.
 MAX_CHARACTERS, MAX_TOKENS = 50_000, 40_000
+# Of 2 µs each.
+_CHARACTERS_PER_STEP = 25
 _TOKEN = re.compile(r"[^\W\d][\w-]*|\d+|\s+|.", re.DOTALL)
 # Characters of names in CSS Syntax since 2023. Older browsers accept everything beyond ASCII, so that the same text contains a
 # function in some browsers and none in others.
@@ -62,16 +65,9 @@ class UnsafeCSSError(ValueError):
 
 
 async def prevalidate_stylesheet(sheet: str) -> None:
-    """Validate a style sheet in a thread: `validate_stylesheet` then finds the result cached and does not block the event loop.
-
-    One at a time: several parsing threads would starve the event loop (GIL).
-    """
+    """Validate a style sheet, a long one off the event loop: `validate_stylesheet` then finds the result cached."""
     if len(sheet) <= MAX_CHARACTERS:
-        async with _validation_lock:
-            await asyncio.to_thread(_find_problem, sheet)
-
-
-_validation_lock = asyncio.Lock()
+        await run_in_thread_if_long(len(sheet) // _CHARACTERS_PER_STEP, _find_problem, sheet)
 
 
 def validate_stylesheet(sheet: str) -> None:

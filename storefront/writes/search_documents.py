@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.cooperative import run_in_thread_if_long
-from storefront.core.db.database import Connection, Database, Statement, compile_statement
+from storefront.core.db.database import LONG_STATEMENT_MS, Connection, Database, Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.models.search_document import SEARCHED_COLUMNS, SEARCHED_VARIANT_COLUMNS, build_search_vector, count_steps
 
@@ -85,10 +85,9 @@ async def rebuild_search_documents(database: Database) -> int:
 async def _rebuild_documents_of_store(database: Database, config_id: str) -> int:
     last_id, total = "00000000-0000-0000-0000-000000000000", 0
     while True:
-        async with database.transaction(statement_timeout=0) as connection:
+        async with database.transaction(statement_timeout=LONG_STATEMENT_MS) as connection:
             rows = await connection.fetch(_select_next_ids(), {"config_id": config_id, "after": last_id})
             await write_search_documents(connection, config_id, [row.id for row in rows])
-            await connection.commit()
         if not rows:
             return total
         last_id, total = rows[-1].id, total + len(rows)

@@ -46,7 +46,7 @@ class Settings(
     SecretSettings,
     DatabaseSettings,
 ):
-    """The settings of a process. docs/settings.md is generated from the descriptions of their fields."""
+    """The settings of a process. docs/settings.md repeats the descriptions of their fields, in their order."""
 
     # Errors must not quote values: a value may be a secret.
     model_config = SettingsConfigDict(env_prefix="STOREFRONT_", env_file=".env", extra="ignore", hide_input_in_errors=True)

@@ -66,8 +66,10 @@ class Tracing:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Export spans for the duration of the context; flush the last ones at its end."""
-        yield
-        await asyncio.to_thread(self._provider.shutdown)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._provider.shutdown)
 
     @contextmanager
     def trace_operation(self, operation: ObservedOperation) -> Iterator[Callable[[Execution], None]]:
