@@ -270,9 +270,9 @@ def _build_request_gauges(components: ServerComponents) -> list[Gauge]:
             "state",
             is_counter=True,
         ),
-        Gauge("storefront_http_inside", "Requests in flight, including event streams.", lambda: load_shedder.in_flight),
+        Gauge("storefront_http_in_flight", "Requests in flight, including event streams.", lambda: load_shedder.in_flight),
         Gauge(
-            "storefront_http_turned_away",
+            "storefront_http_shed",
             "Requests rejected by load shedding.",
             lambda: load_shedder.rejected_count,
             is_counter=True,
@@ -320,10 +320,10 @@ def _build_webhook_gauges(components: ServerComponents) -> list[Gauge]:
         return {"delivered": delivery_stats.delivered, "failed": delivery_stats.failed, "given_up": delivery_stats.dead_lettered}
 
     return [
-        Gauge("storefront_webhooks_at_work", "Webhooks that this process delivers to now.", lambda: dispatcher.active_webhooks),
+        Gauge("storefront_webhooks_active", "Webhooks that this process delivers to now.", lambda: dispatcher.active_webhooks),
         Gauge("storefront_webhooks_disabled", "Disabled webhooks.", lambda: queue_stats.disabled_webhooks),
         Gauge("storefront_webhook_due", "Due deliveries.", lambda: queue_stats.due_deliveries),
-        Gauge("storefront_webhook_under_way", "Deliveries in flight.", lambda: dispatcher.in_flight),
+        Gauge("storefront_webhook_in_flight", "Deliveries in flight.", lambda: dispatcher.in_flight),
         Gauge("storefront_webhook_attempts", "Delivery attempts, by outcome.", count_by_outcome, "outcome", is_counter=True),
         Gauge(
             "storefront_webhook_seconds", "Total seconds that receivers took.", lambda: delivery_stats.seconds, is_counter=True
@@ -349,9 +349,9 @@ def _build_cache_gauges(components: ServerComponents) -> list[Gauge]:
         ),
         Gauge("storefront_jobs_waiting", "Queued import and export jobs.", lambda: components.queue_stats.queued_jobs),
         Gauge("storefront_jobs_running", "Running import and export jobs.", lambda: components.queue_stats.running_jobs),
-        Gauge("storefront_pictures_waiting", "Images in processing or waiting for it.", lambda: image_processor.waiting),
+        Gauge("storefront_images_waiting", "Images in processing or waiting for it.", lambda: image_processor.waiting),
         Gauge(
-            "storefront_pictures",
+            "storefront_images",
             "Processed images, by outcome.",
             lambda: image_processor.outcomes,
             "outcome",
@@ -362,6 +362,6 @@ def _build_cache_gauges(components: ServerComponents) -> list[Gauge]:
         Gauge("storefront_responses", "Cached responses.", lambda: response_cache.count),
         Gauge("storefront_responses_bytes", "Bytes of cached responses.", lambda: response_cache.size),
         Gauge(
-            "storefront_responses_asked", lookups_description, lambda: response_cache.lookup_counts, "outcome", is_counter=True
+            "storefront_response_lookups", lookups_description, lambda: response_cache.lookup_counts, "outcome", is_counter=True
         ),
     ]

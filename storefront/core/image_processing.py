@@ -100,7 +100,7 @@ class ImageProcessor:
         self._resize_workers = _WorkerPool(MAX_CONCURRENT_RESIZES)
         # Images in progress or queued, and counts of outcomes, for metrics.
         self.waiting = 0
-        self.outcomes = {"developed": 0, "refused": 0, "resized": 0}
+        self.outcomes = {"processed": 0, "rejected": 0, "resized": 0}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -117,9 +117,9 @@ class ImageProcessor:
             task = {"contentType": content_type, "maxPixels": self._max_pixels}
             result, output = await self._run(self._upload_workers, task, content)
         except UnusableImageError:
-            self.outcomes["refused"] += 1
+            self.outcomes["rejected"] += 1
             raise
-        self.outcomes["developed"] += 1
+        self.outcomes["processed"] += 1
         return ProcessedImage(output, **result)
 
     async def resize_stored(self, content: bytes, width: int, extension: str) -> bytes:

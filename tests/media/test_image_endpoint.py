@@ -210,9 +210,9 @@ async def test_image_metrics_are_exported(postgres: str, template: str, tmp_path
         for _ in range(3):
             await client.http.get(image["small"])
         received = (await client.http.get(f"http://127.0.0.1:{port}/metrics")).text
-    counts = {"developed": 1, "refused": 1, "resized": 1}
-    assert {f'storefront_pictures_total{{outcome="{name}"}} {count}.0' for name, count in counts.items()} <= set(
+    counts = {"processed": 1, "rejected": 1, "resized": 1}
+    assert {f'storefront_images_total{{outcome="{name}"}} {count}.0' for name, count in counts.items()} <= set(
         received.splitlines()
     )
-    assert "storefront_pictures_waiting 0.0" in received.splitlines()
+    assert "storefront_images_waiting 0.0" in received.splitlines()
     assert 'route="/media/{key}/{name}"' in received and image["id"] not in received

@@ -41,7 +41,7 @@ class Health:
     async def get_states(self) -> dict[str, str]:
         """The state of each check: "ok" or its problem. Cached for a second; concurrent callers share a run (single-flight)."""
         states = await self._runs.call("checks", self._run_checks)
-        return {**states, "server": "leaving"} if self._is_draining else states
+        return {**states, "server": "draining"} if self._is_draining else states
 
     async def _run_checks(self) -> dict[str, str]:
         checks = {**self._checks, **self._warnings}

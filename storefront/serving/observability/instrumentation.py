@@ -42,7 +42,7 @@ class Execution:
     """One execution of an operation, or of a subscription for one event. `seconds` and `code` are set when it has ended."""
 
     operation: ObservedOperation
-    activity: RequestContext
+    context: RequestContext
     seconds: float = 0.0
     code: str = OK
 
@@ -85,7 +85,7 @@ class Observers:
             )
             started_at = perf_counter()
             try:
-                with execution.activity:
+                with execution.context:
                     yield execution
             except BaseException as error:
                 execution.code = FAILED if isinstance(error, Exception) else CANCELLED
@@ -116,9 +116,9 @@ def _build_log_fields(execution: Execution) -> dict[str, Any]:
         "document": execution.operation.hash,
         "variables": describe_shape(execution.operation.variables),
         "code": execution.code,
-        "statements": execution.activity.statements,
-        "trips": execution.activity.round_trips,
-        "secondsInSql": round(execution.activity.seconds_in_sql, 4),
+        "statements": execution.context.statements,
+        "trips": execution.context.round_trips,
+        "secondsInSql": round(execution.context.seconds_in_sql, 4),
         "seconds": round(execution.seconds, 4),
     }
 

@@ -86,16 +86,24 @@ class Metrics:
         self._operation_counter = make_counter(
             "storefront_operations", "Executions of operations, and of subscriptions for an event.", operation_labels
         )
-        self._operation_seconds = make_histogram("storefront_operation_seconds", "How long they took.", operation_labels[:2])
-        self._sql_statements = make_counter(
-            "storefront_sql_statements", "Statements that they sent to Postgres.", operation_labels[:1]
+        self._operation_seconds = make_histogram(
+            "storefront_operation_seconds", "Seconds that operations took.", operation_labels[:2]
         )
-        self._sql_round_trips = make_counter("storefront_sql_trips", "In how many trips.", operation_labels[:1])
-        self._sql_seconds = make_counter("storefront_sql_seconds", "Seconds that these took.", operation_labels[:1])
-        self._rejections = make_counter("storefront_refusals", "Operations that were not begun.", ("code",))
+        self._sql_statements = make_counter(
+            "storefront_sql_statements", "Statements that operations sent to Postgres.", operation_labels[:1]
+        )
+        self._sql_round_trips = make_counter(
+            "storefront_sql_round_trips", "Round trips to Postgres in which they were sent.", operation_labels[:1]
+        )
+        self._sql_seconds = make_counter(
+            "storefront_sql_seconds", "Seconds of the round trips to Postgres.", operation_labels[:1]
+        )
+        self._rejections = make_counter(
+            "storefront_rejected_operations", "Operations that were rejected before execution.", ("code",)
+        )
         self._http_requests = make_counter("storefront_http_requests", "HTTP requests.", ("route", "method", "status"))
         self._http_request_seconds = make_histogram(
-            "storefront_http_request_seconds", "How long they took, to the end of the answer.", ("route",)
+            "storefront_http_request_seconds", "Seconds that HTTP requests took, to the end of the response.", ("route",)
         )
 
         # Cached, because looking up a child by labels takes longer than counting. There are few combinations.
@@ -118,15 +126,15 @@ class Metrics:
 
     def count_execution(self, execution: Execution) -> None:
         """Count an execution: an ExecutionReporter."""
-        kind, activity = execution.operation.kind_name, execution.activity
+        kind, request_context = execution.operation.kind_name, execution.context
         operations, durations = self._get_operation_metrics(kind, self._limit_label(execution.operation.label), execution.code)
         operations.inc()
         durations.observe(execution.seconds)
-        if activity.round_trips:
+        if request_context.round_trips:
             statements, round_trips, seconds = self._get_sql_metrics(kind)
-            statements.inc(activity.statements)
-            round_trips.inc(activity.round_trips)
-            seconds.inc(activity.seconds_in_sql)
+            statements.inc(request_context.statements)
+            round_trips.inc(request_context.round_trips)
+            seconds.inc(request_context.seconds_in_sql)
 
     def count_rejection(self, code: str) -> None:
         """Count an operation that was rejected before execution."""

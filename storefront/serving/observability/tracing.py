@@ -83,9 +83,9 @@ class Tracing:
         with self._start_span(f"{operation.kind_name} {name}".rstrip(), kind=SpanKind.SERVER, attributes=attributes) as span:
 
             def finish_span(execution: Execution) -> None:
-                activity = execution.activity
+                request_context = execution.context
                 span.set_attributes(
-                    {"request.id": activity.request_id, "code": execution.code, "statements": activity.statements}
+                    {"request.id": request_context.request_id, "code": execution.code, "statements": request_context.statements}
                 )
                 if execution.code != OK:
                     span.set_status(Status(StatusCode.ERROR))

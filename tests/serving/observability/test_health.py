@@ -105,6 +105,6 @@ def test_sigterm_ends_readiness_while_requests_are_served(empty_url: str, tmp_pa
             end = time.monotonic() + 4
             while (answer is None or answer.status_code == 200) and time.monotonic() < end:
                 answer = http.get("/readyz")
-            assert answer.status_code == 503 and answer.json()["parts"]["server"] == "leaving"
+            assert answer.status_code == 503 and answer.json()["parts"]["server"] == "draining"
             assert http.get("/graphql", params={"query": "{ __typename }"}).status_code == 200
         server.process.wait(20)

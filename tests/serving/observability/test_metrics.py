@@ -69,12 +69,12 @@ async def test_metrics_count_operations_requests_and_gauges(empty_url: str, tmp_
             while (found := await received(port))("storefront_feed_listeners") != 1:
                 pass
     assert found("storefront_operations_total", kind="query", name="Search", code="OK") == 1
-    assert found("storefront_responses_asked_total", outcome="hit") == 2
+    assert found("storefront_response_lookups_total", outcome="hit") == 2
     assert found("storefront_operations_total", kind="query", name="Failing", code="BAD_USER_INPUT") == 1
     assert found("storefront_operations_total", kind="query", name="anonymous", code="OK") == 1
-    assert found("storefront_refusals_total", code="GRAPHQL_VALIDATION_FAILED") == 1
+    assert found("storefront_rejected_operations_total", code="GRAPHQL_VALIDATION_FAILED") == 1
     assert found("storefront_operation_seconds_count", kind="query", name="Search") == 1
-    assert found("storefront_sql_statements_total", kind="query") == found("storefront_sql_trips_total", kind="query") != 0
+    assert found("storefront_sql_statements_total", kind="query") == found("storefront_sql_round_trips_total", kind="query") != 0
     assert (found("storefront_sql_seconds_total", kind="query") or 0) > 0
     assert found("storefront_http_requests_total", route="/graphql", method="POST", status="200") == 6
     assert found("storefront_websockets") == found("storefront_websocket_operations") == found("storefront_feed_stores") == 1
