@@ -3,6 +3,7 @@
 The inputs are read from the schema, so that new arguments are covered, too.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, ge
 from storefront.graph.limits import declare_limits
 from storefront.schema import schema
 from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
-from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY
+from storefront.serving.documents.input_limits import LIMIT_EXTENSION_KEY
 from storefront.serving.documents.limits import DocumentLimits
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.run.operations import Operations
@@ -180,7 +181,7 @@ OPERATIONS = Operations(DocumentStore(SCHEMA, limits=DocumentLimits(characters=1
 def refusal_of(request: GraphQLRequest) -> InputTooLarge | None:
     """The error for an input that is too large, raised before execution."""
     try:
-        OPERATIONS.prepare(request)
+        asyncio.run(OPERATIONS.prepare(request))
     except InputTooLarge as error:
         return error
     except NotExecutableError as refused:

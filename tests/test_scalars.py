@@ -9,6 +9,7 @@ from graphql import GraphQLScalarType
 from storefront.core.ids import parse_id
 from storefront.schema import schema
 from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
+from storefront.serving.http.graphql_request import GraphQLRequest
 from tests.client import Client
 from tests.factories import make_user
 
@@ -122,7 +123,7 @@ def test_literal_errors_have_locations(name: str, literal: str, problem: str) ->
         "FileSize": f"mutation {UPLOAD}",
     }[name]
     with pytest.raises(NotExecutableError) as refused:
-        DocumentStore(SCHEMA).find_by_text(around.replace("#", literal))
+        DocumentStore(SCHEMA).find_document(GraphQLRequest(around.replace("#", literal)))
     (error,) = refused.value.errors
     assert error.message.startswith(EXPECTED[name]) and problem in error.message
     assert [(one.line, one.column) for one in error.locations or ()] == [(1, around.index("#") + 1)]

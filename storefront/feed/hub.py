@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -172,15 +172,11 @@ class Hub:
         finally:
             await cancel_and_wait([poll, heartbeats, *self._opening_reads.values(), *self._follower_tasks.values()])
 
-    async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[ChangeRow | Gap, None]:
-        """Yield a store's entries after a position (None: from now on). Ends when the store is deleted."""
-        async with aclosing(self.stream_batches(config_id, after)) as batches:
-            async for batch in batches:
-                for entry in batch.entries:
-                    yield entry
-
     async def stream_batches(self, config_id: str, after: int | None) -> AsyncGenerator[LogBatch, None]:
-        """`stream_entries` in batches; yields an empty batch before each wait, and with each heartbeat."""
+        """Yield a store's entries after a position (None: from now on), in batches. Ends when the store is deleted.
+
+        Yields an empty batch before each wait, and with each heartbeat.
+        """
         async with self._following(config_id) as channel:
             position, heartbeat_count = channel.head if after is None else after, channel.heartbeat_count
             while not channel.is_deleted:

@@ -1,6 +1,6 @@
 """Input limits: one declaration per argument or input field, `metadata=limits(…)`.
 
-It determines the check before execution (`storefront.serving.documents.input_coercion`), the description in the schema, and
+It determines the check before execution (`storefront.serving.documents.input_limits`), the description in the schema, and
 the cost.
 """
 
@@ -21,7 +21,7 @@ from graphql import (
 from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY
 from storefront.graph import arguments
 from storefront.queries import search
-from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY, InputLimit
+from storefront.serving.documents.input_limits import LIMIT_EXTENSION_KEY, InputLimit
 
 # Items of a list in a filter.
 MAX_FILTER_ITEMS = 100

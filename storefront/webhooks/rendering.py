@@ -68,7 +68,7 @@ class MessageRenderer:
 
     async def _execute_query(self, hook: Row) -> dict[str, Any]:
         try:
-            operation = await self.operations.prepare_async(_build_request(hook.query, _build_variables(hook)))
+            operation = await self.operations.prepare(_build_request(hook.query, _build_variables(hook)))
             if (problem := _find_operation_problem(operation)) is not None:
                 return _build_error_response("BAD_REQUEST", problem)
             if hook.product_id is None and _get_variable_types(operation).get("productId") == "ID!":
@@ -103,7 +103,7 @@ async def find_document_problem(operations: Operations, query: str) -> str | Non
     """The problem with a query that a webhook cannot execute, or None."""
     sample_variables = {"configId": _SAMPLE_ID, "productId": _SAMPLE_ID, "position": "1", "changedFields": ["title"]}
     try:
-        operation = await operations.prepare_async(_build_request(query, sample_variables))
+        operation = await operations.prepare(_build_request(query, sample_variables))
     except NotExecutableError as error:
         return "; ".join(fault.message for fault in error.errors)
     except RequestError as error:

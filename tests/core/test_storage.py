@@ -361,7 +361,7 @@ async def test_cancelled_multipart_upload_is_aborted(s3_server: S3Server, monkey
     is_sending, bucket = asyncio.Event(), f"{s3_server.endpoint}/cancelled"
 
     async def send_forever() -> AsyncIterator[bytes]:
-        yield b"x" * (2 * PART)
+        yield b"x" * (2 * PART + 1)
         is_sending.set()
         await asyncio.Event().wait()
 

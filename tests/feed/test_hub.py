@@ -16,6 +16,7 @@ from storefront.feed import log
 from storefront.feed.hub import Gap, Hub, LogBatch
 from storefront.feed.log import GapReason, LogEntry
 from tests.factories import count_statements, make_store
+from tests.feed.entries import stream_entries
 
 POLL = 0.3
 
@@ -44,7 +45,7 @@ async def take(entries: AsyncGenerator[Any, None], count: int) -> list[int]:
 
 
 async def gap(hub: Hub, store: str, after: int) -> Gap:
-    async with asyncio.timeout(5), aclosing(hub.stream_entries(store, after)) as entries:
+    async with asyncio.timeout(5), aclosing(stream_entries(hub, store, after)) as entries:
         found = await anext(entries)
     assert isinstance(found, Gap), found
     return found
@@ -58,7 +59,7 @@ async def start(entries: AsyncGenerator[Any, None]) -> "asyncio.Task[Any]":
 
 
 async def test_catch_up_from_cached_entries_reads_nothing(database: Database, store: str) -> None:
-    async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as first:
+    async with running(database) as hub, aclosing(stream_entries(hub, store, None)) as first:
         coming = await start(first)
         await append(database, store, 20)
         hub.notify(store)
@@ -66,7 +67,7 @@ async def test_catch_up_from_cached_entries_reads_nothing(database: Database, st
         assert await take(first, 19) == list(range(2, 21))
         statements: list[str] = []
         database.observers.append(statements.append)
-        async with aclosing(hub.stream_entries(store, 5)) as late:
+        async with aclosing(stream_entries(hub, store, 5)) as late:
             assert await take(late, 15) == list(range(6, 21))
         assert [sql for sql in statements if "FROM changes" in sql] == []
 
@@ -74,7 +75,7 @@ async def test_catch_up_from_cached_entries_reads_nothing(database: Database, st
 async def test_catch_up_from_the_log_continues_live(database: Database, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "BATCH_ENTRIES", 50)
     await append(database, store, 420)
-    async with running(database) as hub, aclosing(hub.stream_entries(store, 0)) as entries:
+    async with running(database) as hub, aclosing(stream_entries(hub, store, 0)) as entries:
         assert await take(entries, 420) == list(range(1, 421))
         await append(database, store)
         hub.notify(store)
@@ -87,7 +88,7 @@ async def test_listeners_catching_up_share_batches(database: Database, store: st
     database.observers.append(statements.append)
     async with running(database) as hub, AsyncExitStack() as stack:
         positions = range(1, 400, 20)
-        listeners = [await stack.enter_async_context(aclosing(hub.stream_entries(store, after))) for after in positions]
+        listeners = [await stack.enter_async_context(aclosing(stream_entries(hub, store, after))) for after in positions]
         found = await asyncio.gather(*(take(one, 420 - after) for one, after in zip(listeners, positions, strict=True)))
     assert found == [list(range(after + 1, 421)) for after in positions]
     # Five batches, the last of them not full, and a look at what is new.
@@ -102,7 +103,7 @@ async def test_expired_ahead_or_far_behind_is_a_gap(database: Database, store: s
         kept, ahead = await gap(hub, store, 3), await gap(hub, store, 31)
         assert (kept.position, ahead.position) == (30, 30)
         assert (kept.reason, ahead.reason) == (GapReason.LOG_EXPIRED, GapReason.DATA_REPLACED)
-        async with aclosing(hub.stream_entries(store, 10)) as entries:
+        async with aclosing(stream_entries(hub, store, 10)) as entries:
             assert await take(entries, 20) == list(range(11, 31))
     async with database.transaction() as connection:
         await connection.raw.execute("UPDATE store_positions SET position = 20000 WHERE config_id = %s", [store])
@@ -135,7 +136,7 @@ async def test_heartbeat_follows_a_moved_log_without_statements(database: Databa
 
 async def test_feed_continues_after_a_gap(database: Database, store: str) -> None:
     await append(database, store, 3)
-    async with running(database) as hub, aclosing(hub.stream_entries(store, 99)) as entries:
+    async with running(database) as hub, aclosing(stream_entries(hub, store, 99)) as entries:
         assert await take(entries, 1) == [3]
         coming = await start(entries)
         await append(database, store)
@@ -145,7 +146,7 @@ async def test_feed_continues_after_a_gap(database: Database, store: str) -> Non
 
 async def test_entries_deleted_before_being_read_are_a_gap(database: Database, store: str) -> None:
     await append(database, store, 5)
-    async with running(database, 60) as hub, aclosing(hub.stream_entries(store, 0)) as entries:
+    async with running(database, 60) as hub, aclosing(stream_entries(hub, store, 0)) as entries:
         assert await take(entries, 5) == [1, 2, 3, 4, 5]
         coming = await start(entries)
         await append(database, store, 5)
@@ -154,7 +155,7 @@ async def test_entries_deleted_before_being_read_are_a_gap(database: Database, s
         hub.notify(store)
         found = await asyncio.wait_for(coming, 5)
         assert isinstance(found, Gap) and found.position == 10
-        async with aclosing(hub.stream_entries(store, 8)) as late:
+        async with aclosing(stream_entries(hub, store, 8)) as late:
             assert await take(late, 2) == [9, 10]
 
 
@@ -177,8 +178,8 @@ async def test_entries_stay_in_order_under_concurrent_writes(database: Database,
     expected = 8 * sum(1 + n % 3 for n in range(writes) if n % 4 != 3)
     async with (
         running(database) as hub,
-        aclosing(hub.stream_entries(store, 0)) as one,
-        aclosing(hub.stream_entries(store, 0)) as two,
+        aclosing(stream_entries(hub, store, 0)) as one,
+        aclosing(stream_entries(hub, store, 0)) as two,
     ):
         listeners = [asyncio.create_task(take(entries, expected)) for entries in (one, two)]
         await asyncio.gather(*(write(n) for n in range(8)))
@@ -186,7 +187,7 @@ async def test_entries_stay_in_order_under_concurrent_writes(database: Database,
 
 
 async def test_lost_wakeups_delay_entries_by_one_poll(database: Database, store: str) -> None:
-    async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as entries:
+    async with running(database) as hub, aclosing(stream_entries(hub, store, None)) as entries:
         coming = await start(entries)
         delays: list[float] = []
         for _ in range(5):
@@ -202,7 +203,7 @@ async def test_lost_wakeups_delay_entries_by_one_poll(database: Database, store:
 
 async def test_store_deletion_ends_its_streams(database: Database, store: str) -> None:
     await append(database, store)
-    async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as entries:
+    async with running(database) as hub, aclosing(stream_entries(hub, store, None)) as entries:
         coming = await start(entries)
         async with database.transaction() as connection:
             await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
@@ -214,7 +215,7 @@ async def test_channel_opened_during_a_poll_stays_open(database: Database, store
     other = await make_store(database)
     for config_id in (store, other):
         await append(database, config_id)
-    async with running(database, 0.02) as hub, aclosing(hub.stream_entries(store, None)) as first:
+    async with running(database, 0.02) as hub, aclosing(stream_entries(hub, store, None)) as first:
         coming = await start(first)
         asked, go_on = hub._load_heads, asyncio.Event()
 
@@ -226,7 +227,7 @@ async def test_channel_opened_during_a_poll_stays_open(database: Database, store
 
         hub._load_heads = slow  # type: ignore[method-assign]
         await asyncio.sleep(0.1)
-        async with aclosing(hub.stream_entries(other, None)) as second:
+        async with aclosing(stream_entries(hub, other, None)) as second:
             late = await start(second)
             go_on.set()
             await asyncio.sleep(0.1)
@@ -248,7 +249,7 @@ async def test_slow_open_of_a_store_delays_no_other(database: Database, store: s
             return await load(config_ids)
 
         hub._load_heads = load_slowly  # type: ignore[method-assign]
-        async with aclosing(hub.stream_entries(store, 0)) as slow, aclosing(hub.stream_entries(other, 0)) as entries:
+        async with aclosing(stream_entries(hub, store, 0)) as slow, aclosing(stream_entries(hub, other, 0)) as entries:
             opening = await start(slow)
             await append(database, other)
             assert await take(entries, 1) == [1]
@@ -259,7 +260,7 @@ async def test_slow_open_of_a_store_delays_no_other(database: Database, store: s
 
 async def test_last_listener_leaves_nothing_behind(database: Database, store: str) -> None:
     async with running(database) as hub:
-        one, two = hub.stream_entries(store, None), hub.stream_entries(store, None)
+        one, two = stream_entries(hub, store, None), stream_entries(hub, store, None)
         waiting = [await start(entries) for entries in (one, two)]
         follower = hub._follower_tasks[store]
         for entries, coming in zip((one, two), waiting, strict=True):
@@ -283,7 +284,7 @@ async def test_restore_makes_old_positions_a_gap(database: Database, store: str)
 
 async def test_thousand_listeners_share_one_read_per_batch(database: Database, store: str) -> None:
     async with running(database, 60) as hub:
-        listeners = [hub.stream_entries(store, None) for _ in range(1_000)]
+        listeners = [stream_entries(hub, store, None) for _ in range(1_000)]
         waiting = [asyncio.create_task(take(entries, 20)) for entries in listeners]
         async with asyncio.timeout(30):
             while hub.stats.listeners < 1_000:  # noqa: ASYNC110  nothing reports it
@@ -309,7 +310,7 @@ async def test_paused_listener_buffers_nothing(database: Database, store: str, m
         return sum(1 for found in gc.get_objects() if type(found).__name__ == "Row" and hasattr(found, "actor_id"))
 
     others = rows()
-    async with running(database, 60) as hub, aclosing(hub.stream_entries(store, None)) as idle:
+    async with running(database, 60) as hub, aclosing(stream_entries(hub, store, None)) as idle:
         coming = await start(idle)
         await append(database, store)
         hub.notify(store)
@@ -328,11 +329,11 @@ async def test_paused_listener_buffers_nothing(database: Database, store: str, m
 
 async def test_position_from_another_process_is_waited_for(database: Database, store: str) -> None:
     await append(database, store)
-    async with running(database, poll_interval=60) as hub, aclosing(hub.stream_entries(store, None)) as first:
+    async with running(database, poll_interval=60) as hub, aclosing(stream_entries(hub, store, None)) as first:
         await start(first)
         # Another process commits and tells its client, who comes here before the wake-up does.
         await append(database, store)
-        async with aclosing(hub.stream_entries(store, 2)) as second:
+        async with aclosing(stream_entries(hub, store, 2)) as second:
             coming = await start(second)
             await append(database, store)
             hub.notify(store)

@@ -18,6 +18,7 @@ from storefront.feed.positions import ABSENT_POSITION, LogPositions, ReadTracker
 from storefront.models.row_keys import RowKey
 from storefront.queries import configs, products, store_lookup
 from tests.factories import count_statements, make_product, make_store
+from tests.feed.entries import stream_entries
 
 MAX_AGE = 0.3
 
@@ -94,7 +95,7 @@ async def test_a_database_without_time_ends_neither_looking_nor_following(empty_
         store = await make_store(other)
         hub = Hub(database, MAX_AGE)
         async with running(database) as heads, hub.running():
-            entries = hub.stream_entries(store, 0)
+            entries = stream_entries(hub, store, 0)
             coming = asyncio.create_task(anext(entries))
             # A listener that has not opened its store yet would be refused, which is another case.
             while not hub.stats.listeners:  # noqa: ASYNC110

@@ -11,7 +11,7 @@ from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS, Product, ProductVa
 from storefront.models.variant_summary import SETTABLE_COLUMNS
 from storefront.models.writable_fields import Choice, ItemList, TextMap, WritableField
 from storefront.schema import schema
-from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY
+from storefront.serving.documents.input_limits import LIMIT_EXTENSION_KEY
 
 TYPES = schema._schema.type_map
 # The fields of inputs that are not fields of the row.

@@ -14,7 +14,7 @@ from graphql import get_named_type, get_nullable_type, is_input_object_type, is_
 
 from storefront.models.variant import MAX_VARIANTS
 from storefront.schema import schema
-from storefront.serving.documents.input_coercion import get_declared_limit
+from storefront.serving.documents.input_limits import get_declared_limit
 from tests.client import Client
 from tests.factories import make_store, make_user
 from tests.loop_load import MAX_STALL_SECONDS, measured_load

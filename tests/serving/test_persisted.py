@@ -261,7 +261,7 @@ def test_trusted_document_is_prepared_once(tmp_path: Path) -> None:
     known = build_document_store(Settings(trusted_manifests=manifests(tmp_path)))
     first = find(known, document_id="relay")
     for n in range(5):
-        known.find_by_text(f"query Q{n} {{ __typename }}".ljust(MAX_CACHED_CHARACTERS // 4, "#"))
+        known.find_document(GraphQLRequest(f"query Q{n} {{ __typename }}".ljust(MAX_CACHED_CHARACTERS // 4, "#")))
     for request in ({"document_id": "relay"}, {"document_id": hash_document(STORE)}, {"query": STORE}):
         assert find(known, **request) is first
 

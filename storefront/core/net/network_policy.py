@@ -1,11 +1,10 @@
 """The network policy against SSRF: which addresses requests on behalf of users may go to: public and explicitly allowed ones."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 # Allowed ports below 1,024. Other low ports belong to services that might misinterpret an HTTP request.
 WEB_PORTS = (80, 443)

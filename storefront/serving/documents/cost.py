@@ -35,7 +35,7 @@ from storefront.serving.documents.field_merging import (
     get_child_level,
     get_level_key,
 )
-from storefront.serving.documents.input_coercion import count_items, count_literal_items, descend_literal
+from storefront.serving.documents.input_limits import count_items, count_literal_items, descend_literal
 from storefront.serving.documents.introspection_cost import OF_TYPE_FIELD, compute_introspection_sizes
 
 # The key of a field's `extensions` with its FieldCost.

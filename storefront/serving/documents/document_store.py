@@ -20,7 +20,7 @@ from storefront.execution.guards import GuardedDocument, find_guards
 from storefront.execution.plan import DocumentPlans
 from storefront.serving.cache.cacheability import Cacheability, find_cacheability
 from storefront.serving.documents.cost import DocumentCosts
-from storefront.serving.documents.input_coercion import InputLimits
+from storefront.serving.documents.input_limits import InputLimits
 from storefront.serving.documents.limits import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, estimate_introspections, parse_document
 from storefront.serving.documents.manifests import ManifestError
 from storefront.serving.documents.validation import MAX_ERROR_CHARACTERS, VALIDATION_RULES, validate_document
@@ -156,10 +156,6 @@ class DocumentStore:
         if id_ and document is None and not self.policy.allows_persisted_queries:
             raise PersistedQueryNotSupportedError
         return document or self._get_or_prepare(text_hash or id_, request.query)
-
-    def find_by_text(self, text: str) -> PreparedDocument:
-        """The validated document with this text. Raises NotExecutableError."""
-        return self._get_or_prepare(hash_document(text), text)
 
     def _get_or_prepare(self, hash_: str, text: str | None) -> PreparedDocument:
         cached = self._cache.get(hash_)

@@ -39,7 +39,7 @@ class DocumentLimits:
 
     `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases`, `directives` and `operations` of the
     whole document; `roots`: root fields of one operation, and `mutations`: those of a mutation; `input_items`: items of the lists
-    in an operation's arguments, see `input_coercion`; `mutation_items`: those of a request's mutations; `cost`: see the module
+    in an operation's arguments, see `input_limits`; `mutation_items`: those of a request's mutations; `cost`: see the module
     `cost`.
     """
 

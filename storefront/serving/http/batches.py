@@ -86,7 +86,7 @@ class RequestBatch:
 
 async def _prepare_entry(operations: Operations, item: Any) -> PreparedOperation | Exception:
     try:
-        operation = await operations.prepare_async(parse_request(item))
+        operation = await operations.prepare(parse_request(item))
     except (NotExecutableError, RequestError) as error:
         return error
     if operation.kind is OperationType.SUBSCRIPTION:

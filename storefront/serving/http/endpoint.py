@@ -40,7 +40,7 @@ from storefront.serving.run.prepared_operation import OperationContext, Prepared
 from storefront.serving.run.results import format_request_error, format_result
 
 # The key of the ASGI scope with the request's RequestQuota.
-REQUEST_QUOTA_SCOPE_KEY = "storefront.visit"
+REQUEST_QUOTA_SCOPE_KEY = "storefront.request_quota"
 
 T = TypeVar("T")
 
@@ -146,7 +146,7 @@ class GraphQLEndpoint:
         accept: AcceptedTypes,
         request_id: str,
     ) -> Response:
-        operation = await self._operations.prepare_async(graphql_request)
+        operation = await self._operations.prepare(graphql_request)
         _check_kind(request, operation.kind)
         media_type = _choose_media_type(accept, operation.kind)
         if quota := _get_quota(request):

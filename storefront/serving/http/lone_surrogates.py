@@ -22,7 +22,7 @@ from graphql import (
 
 from storefront.core.errors import NUMBER_TOO_LARGE_PROBLEM, InvalidInput
 from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, get_custom_input_factory
-from storefront.serving.documents.input_coercion import InputPath, format_path
+from storefront.serving.documents.input_limits import InputPath, format_path
 from storefront.serving.http.graphql_request import BadRequest
 
 LONE_SURROGATE_PROBLEM = "must be whole Unicode characters."

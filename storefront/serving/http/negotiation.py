@@ -49,15 +49,15 @@ def negotiate_media_types(header: str | None, offers: Sequence[str] = (JSON, GRA
     ranges = _parse_ranges(header or "*/*")
     exact_ranges = [range_ for range_ in ranges if range_.specificity == 2]
     stream = _choose_best_offer(
-        [(framing.media_type, framing.required_parameters) for framing in (EVENT_STREAM, MULTIPART)], exact_ranges
+        [(format_.media_type, format_.required_parameters) for format_ in _STREAM_FORMATS.values()], exact_ranges
     )
     return AcceptedTypes(
         _choose_best_offer([(offer, frozenset()) for offer in offers], ranges),
-        _FRAMINGS_BY_MEDIA_TYPE[stream] if stream else None,
+        _STREAM_FORMATS[stream] if stream else None,
     )
 
 
-_FRAMINGS_BY_MEDIA_TYPE = {framing.media_type: framing for framing in (EVENT_STREAM, MULTIPART)}
+_STREAM_FORMATS = {format_.media_type: format_ for format_ in (EVENT_STREAM, MULTIPART)}
 
 
 def _choose_best_offer(offers: Sequence[tuple[str, frozenset[tuple[str, str]]]], ranges: Sequence[_MediaRange]) -> str | None:

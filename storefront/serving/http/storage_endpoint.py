@@ -45,14 +45,14 @@ def create_storage_routes(disk: DiskStorage) -> list[BaseRoute]:
     """The routes of the storage, to be mounted at the root."""
     uploads: set[Request] = set()
 
-    async def accept_upload(request: Request, permit: PresignedGrant) -> Response:
+    async def accept_upload(request: Request, grant: PresignedGrant) -> Response:
         if len(uploads) >= MAX_CONCURRENT_UPLOADS:
             return _create_text_response(
                 503, "Too many uploads are running. Try again in a while.", retry_after="5", connection="close"
             )
         uploads.add(request)
         try:
-            return await _store_upload(request, disk, permit)
+            return await _store_upload(request, disk, grant)
         finally:
             uploads.discard(request)
 
@@ -60,29 +60,29 @@ def create_storage_routes(disk: DiskStorage) -> list[BaseRoute]:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT_HEADERS)
         method = "GET" if request.method == "HEAD" else request.method
-        permit = disk.verify_grant(method, request.path_params["key"], dict(request.query_params))
-        if permit is None:
+        grant = disk.verify_grant(method, request.path_params["key"], dict(request.query_params))
+        if grant is None:
             await _discard_body(_read_body(request))
             return _create_text_response(403, "This URL is not a valid presigned URL, or it has expired. Request a new one.")
-        return await (accept_upload(request, permit) if method == "PUT" else _create_download(disk, permit))
+        return await (accept_upload(request, grant) if method == "PUT" else _create_download(disk, grant))
 
     return [Route(f"{ROUTE_PREFIX}/{{key:path}}", handle_object, methods=["GET", "PUT", "OPTIONS"])]
 
 
-async def _store_upload(request: Request, disk: DiskStorage, permit: PresignedGrant) -> Response:
+async def _store_upload(request: Request, disk: DiskStorage, grant: PresignedGrant) -> Response:
     body = _read_body(request)
     try:
-        _check_headers(request, permit)
-        if request.headers.get("content-length", str(permit.size)) != str(permit.size):
+        _check_headers(request, grant)
+        if request.headers.get("content-length", str(grant.size)) != str(grant.size):
             raise SizeMismatchError
-        await disk.put(permit.key, enforce_size(body, permit.size), permit.content_type)
+        await disk.put(grant.key, enforce_size(body, grant.size), grant.content_type)
     except HTTPError as error:
         await _discard_body(body)
         return _create_text_response(error.status, str(error), **error.headers)
     except SizeMismatchError:
         await _discard_body(body)
         return _create_text_response(
-            413, f"The body must have exactly {permit.size:,} bytes, as signed in the URL.", connection="close"
+            413, f"The body must have exactly {grant.size:,} bytes, as signed in the URL.", connection="close"
         )
     except TimeoutError:
         return _create_text_response(
@@ -101,19 +101,19 @@ async def _store_upload(request: Request, disk: DiskStorage, permit: PresignedGr
     return Response(status_code=200, headers=CORS_HEADERS)
 
 
-def _check_headers(request: Request, permit: PresignedGrant) -> None:
+def _check_headers(request: Request, grant: PresignedGrant) -> None:
     check_content_coding(request)
-    if request.headers.get("content-type", "") != permit.content_type:
-        raise HTTPError(400, f"The header content-type must be {permit.content_type}, as signed in the URL.")
+    if request.headers.get("content-type", "") != grant.content_type:
+        raise HTTPError(400, f"The header content-type must be {grant.content_type}, as signed in the URL.")
 
 
-async def _create_download(disk: DiskStorage, permit: PresignedGrant) -> Response:
-    stored = await disk.head(permit.key)
+async def _create_download(disk: DiskStorage, grant: PresignedGrant) -> Response:
+    stored = await disk.head(grant.key)
     if stored is None:
         return _create_text_response(404, "There is no such file.")
     # Always an attachment: rendered in a browser it would be a page of this origin.
-    name = permit.filename or permit.key.rpartition("/")[2]
-    return FileResponse(disk.get_file_path(permit.key), media_type=stored.content_type, filename=name, headers=DOWNLOAD_HEADERS)
+    name = grant.filename or grant.key.rpartition("/")[2]
+    return FileResponse(disk.get_file_path(grant.key), media_type=stored.content_type, filename=name, headers=DOWNLOAD_HEADERS)
 
 
 async def _read_body(request: Request) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ import orjson
 from storefront.core.db.pool import POOL_EXHAUSTED_MESSAGE
 
 # The key of the server's state, which each connection has, with the LoadShedder.
-LOAD_SHEDDER_STATE_KEY = "storefront.admission"
+LOAD_SHEDDER_STATE_KEY = "storefront.load_shedder"
 # Health checks have to be served under overload as well.
 EXEMPT_PATHS = frozenset({"/healthz", "/readyz"})
 

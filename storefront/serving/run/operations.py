@@ -61,11 +61,12 @@ class Operations:
             self._schema, self._execute_observed, self.encode_response, hides_suggestions=self._hides_suggestions
         )
 
-    async def prepare_async(self, request: GraphQLRequest) -> PreparedOperation:
-        """Like `prepare`, but other requests are served in between: new documents are parsed one at a time, and long inputs are
-        checked in a thread.
+    async def prepare(self, request: GraphQLRequest) -> PreparedOperation:
+        """Find or parse the document of a request and check its inputs and cost.
 
-        Raises what `prepare` raises, and Unavailable if too many new documents wait.
+        Other requests are served in between: new documents are parsed one at a time, and long inputs are checked in a thread.
+        Raises NotExecutableError for a document that is invalid, RequestError, such as LimitExceeded for the cost, and
+        Unavailable if too many new documents wait.
         """
         with self._reporting_rejection():
             find_document = partial(self._documents.find_document, request)
@@ -75,14 +76,6 @@ class Operations:
                 else await self._parse_lock.run_exclusively(find_document)
             )
             return await run_in_thread_if_long(count_input_steps(request.variables), self._check_request, request, document)
-
-    def prepare(self, request: GraphQLRequest) -> PreparedOperation:
-        """Find or parse the document of a request and check its inputs and cost.
-
-        Raises NotExecutableError for a document that is invalid, and RequestError, such as LimitExceeded for the cost.
-        """
-        with self._reporting_rejection():
-            return self._check_request(request, self._documents.find_document(request))
 
     @contextmanager
     def _reporting_rejection(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ BACKPRESSURE_STATE_KEY = "storefront.backpressure"
 # Seconds between sweeps at most, and between log lines about aborted connections at least.
 SWEEP_INTERVAL_SECONDS, LOG_INTERVAL_SECONDS = 1.0, 10.0
 # The write timeout during graceful shutdown, in seconds: less than what the server grants to clients that read.
-DRAIN_TIMEOUT_SECONDS = 2.0
+DRAIN_WRITE_TIMEOUT_SECONDS = 2.0
 # Bytes above its smallest size so far at which a process returns free memory to the operating system. That takes 10 to 80 ms. The
 # seconds between two times grow from the first to the second while little is returned: what has grown is in use.
 MEMORY_RETURN_THRESHOLD_BYTES, MEMORY_RETURN_INTERVAL_SECONDS = 16_000_000, (10.0, 600.0)
@@ -122,7 +122,7 @@ class Backpressure:
 
     def drain(self) -> None:
         """Graceful shutdown: shorten the write timeout, so that clients that read nothing do not delay it."""
-        self.limits = replace(self.limits, timeout_seconds=min(self.limits.timeout_seconds, DRAIN_TIMEOUT_SECONDS))
+        self.limits = replace(self.limits, timeout_seconds=min(self.limits.timeout_seconds, DRAIN_WRITE_TIMEOUT_SECONDS))
         for transport, entry in self._unread_connections.items():
             entry.period_started_at, entry.acknowledged_bytes_at_start = monotonic(), _count_acknowledged_bytes(transport)
         if self._sweep_task is not None:

@@ -104,11 +104,11 @@ class Sockets:
         """Serve one socket until it closes: a Starlette handler."""
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
             await websocket.accept()
-            await websocket.close(CLOSE_BAD_SUBPROTOCOL, f"Use the subprotocol {SUBPROTOCOL}: no other one is supported.")
+            await _close(websocket, CLOSE_BAD_SUBPROTOCOL, f"Use the subprotocol {SUBPROTOCOL}: no other one is supported.")
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
         if refusal_reason := await self._make_room(websocket):
-            await websocket.close(CLOSE_TOO_MANY, _shorten_reason(refusal_reason))
+            await _close(websocket, CLOSE_TOO_MANY, refusal_reason)
             return
         socket = Socket(websocket, self)
         self._open.add(socket)
@@ -276,8 +276,8 @@ class Socket:
         self._operation_tasks[message.id] = asyncio.create_task(self._run_operation(message, self._context))
 
     async def _run_operation(self, message: SubscribeMessage, context: OperationContext) -> None:
-        with RequestContext(str(uuid7()), sensitive_inputs=[message.payload]) as activity_context:
-            final_message = await self._run_to_final_message(message, context, activity_context.request_id)
+        with RequestContext(str(uuid7()), sensitive_inputs=[message.payload]) as operation_context:
+            final_message = await self._run_to_final_message(message, context, operation_context.request_id)
         if final_message is not None:
             with suppress(WebSocketDisconnect):
                 await self._send_message(final_message)
@@ -312,7 +312,7 @@ class Socket:
     ) -> None:
         message_start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
         operations = self._sockets.operations
-        operation = await operations.prepare_async(request)
+        operation = await operations.prepare(request)
         if quota:
             await quota.count_cost(operation.cost)
             await quota.count_viewer(context.viewer_id)
@@ -369,8 +369,7 @@ class Socket:
         self._close_task = asyncio.ensure_future(self._close(code, reason))
 
     async def _close(self, code: int, reason: str) -> None:
-        with suppress(RuntimeError, WebSocketDisconnect):
-            await self._websocket.close(code, _shorten_reason(reason))
+        await _close(self._websocket, code, reason)
 
     async def _send_message(self, message: dict[str, Any]) -> None:
         await self._send_text(dump_message(message))
@@ -381,6 +380,12 @@ class Socket:
         except RuntimeError:
             # Starlette raises it for a socket that has been closed in the meantime.
             raise WebSocketDisconnect(CLOSE_NORMAL) from None
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    # The client may have disconnected.
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await websocket.close(code, _shorten_reason(reason))
 
 
 def _make_error_message(id_: str, error: Exception, request_id: str) -> dict[str, Any]:

@@ -40,13 +40,13 @@ async def test_attacks_are_refused_before_execution(shopper: Client, name: str) 
 def test_limit_error_has_limit_and_actual_value() -> None:
     documents = DocumentStore(schema._schema, limits=DocumentLimits(depth=3))
     with pytest.raises(NotExecutableError, match=r"nested too deeply: at most 3 levels allowed, not 4\."):
-        documents.find_by_text(deep(4))
+        documents.find_document(GraphQLRequest(deep(4)))
 
 
 @pytest.mark.parametrize(
     "limit", ["characters", "tokens", "depth", "fields", "aliases", "directives", "operations", "roots", "mutations", "cost"]
 )
-def test_limits_are_exact(limit: str) -> None:
+async def test_limits_are_exact(limit: str) -> None:
     query = "mutation A { a: __typename b: __typename @skip(if: false) }"
     has = {
         "characters": len(query),
@@ -61,9 +61,9 @@ def test_limits_are_exact(limit: str) -> None:
         "cost": 102,
     }
     request = GraphQLRequest(query)
-    Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
+    await Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
     with pytest.raises((NotExecutableError, LimitExceeded)):
-        Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
+        await Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_aliases_of_one_field_are_limited(selections: str, is_refused: bool) -> 
     documents = DocumentStore(schema._schema, limits=DocumentLimits())
     if is_refused:
         with pytest.raises(NotExecutableError, match=r"Product\.title has too many aliases"):
-            documents.find_by_text(query)
+            documents.find_document(GraphQLRequest(query))
     else:
-        documents.find_by_text(query)
+        documents.find_document(GraphQLRequest(query))
 
 
 SEARCHES = """query($q: String, $f: ProductFilterInput = {tags: ["a", "b"]}) {
@@ -130,34 +130,34 @@ fragment F on Config { products(filter: {ids: ["1", "2", "3"]}) { totalCount } }
     ],
 )
 def test_input_items_are_counted_per_field(query: str, variables: dict[str, Any], expected: int) -> None:
-    document = DocumentStore(schema._schema).find_by_text(query)
+    document = DocumentStore(schema._schema).find_document(GraphQLRequest(query))
     operation = document.find_operation(None)
     assert operation and document.input_limits.count_items(operation, variables) == expected
 
 
-def test_input_items_are_limited_per_operation() -> None:
+async def test_input_items_are_limited_per_operation() -> None:
     query = "query($f: ProductFilterInput) { configs { nodes { a: products(filter: $f) { totalCount } } } }"
     operations = Operations(DocumentStore(schema._schema, limits=DocumentLimits(input_items=100)))
-    operations.prepare(GraphQLRequest(query, {"f": {"tags": ["a"] * 100}}))
+    await operations.prepare(GraphQLRequest(query, {"f": {"tags": ["a"] * 100}}))
     with pytest.raises(LimitExceeded, match=r"fewer fields: at most 100 items allowed, not 101\.") as refusal:
-        operations.prepare(GraphQLRequest(query, {"f": {"tags": ["a"] * 100, "ids": ["b"]}}))
+        await operations.prepare(GraphQLRequest(query, {"f": {"tags": ["a"] * 100, "ids": ["b"]}}))
     assert refusal.value.details == {"limit": "inputItems", "maximum": 100, "found": 101}
 
 
-def test_items_of_mutations_have_a_limit_of_their_own() -> None:
+async def test_items_of_mutations_have_a_limit_of_their_own() -> None:
     operations = Operations(DocumentStore(schema._schema, limits=DocumentLimits(input_items=1, mutation_items=100)))
     query = (
         "mutation($i: CreateProductInput!) { a: createProduct(input: $i) { replayed } b: createProduct(input: $i) { replayed } }"
     )
-    operations.prepare(GraphQLRequest(query, {"i": {"tags": ["a"] * 50}}))
+    await operations.prepare(GraphQLRequest(query, {"i": {"tags": ["a"] * 50}}))
     with pytest.raises(LimitExceeded, match=r"Send them in parts: at most 100 items allowed, not 102\.") as refusal:
-        operations.prepare(GraphQLRequest(query, {"i": {"tags": ["a"] * 51}}))
+        await operations.prepare(GraphQLRequest(query, {"i": {"tags": ["a"] * 51}}))
     assert refusal.value.details == {"limit": "mutationItems", "maximum": 100, "found": 102}
 
 
-def test_full_filter_with_search_is_within_the_limits() -> None:
+async def test_full_filter_with_search_is_within_the_limits() -> None:
     query = 'query($f: ProductFilterInput) { configs { nodes { products(filter: $f, search: "lamp") { totalCount } } } }'
-    Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(query, {"f": FULL_FILTER}))
+    await Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(query, {"f": FULL_FILTER}))
 
 
 WHOLE: dict[str, Any] = {"specified_by_url": True, "schema_description": True, "input_value_deprecation": True}
@@ -177,16 +177,16 @@ INTROSPECTIONS = {
 
 
 @pytest.mark.parametrize("name", INTROSPECTIONS)
-def test_introspection_is_within_the_limits(name: str) -> None:
-    Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(INTROSPECTIONS[name]))
+async def test_introspection_is_within_the_limits(name: str) -> None:
+    await Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(INTROSPECTIONS[name]))
 
 
-def test_introspection_is_limited_per_operation() -> None:
+async def test_introspection_is_limited_per_operation() -> None:
     twice = "query A { ...F } query B { ...F } fragment F on Query { __schema { types { fields { name args { name } } } } }"
-    Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(twice, operation_name="A"))
+    await Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(twice, operation_name="A"))
     refused = times("a#: __schema { types { fields { name args { name } } } }", 9)
     with pytest.raises(NotExecutableError, match="Introspection costs too much"):
-        DocumentStore(schema._schema).find_by_text(f"{{ {refused} }}")
+        DocumentStore(schema._schema).find_document(GraphQLRequest(f"{{ {refused} }}"))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_tokens_are_counted_as_the_parser_counts_them(text: str) -> None:
     while lexer.advance().kind is not TokenKind.EOF:
         number += 1
     with pytest.raises(NotExecutableError) as refusal:
-        DocumentStore(schema._schema, limits=DocumentLimits(tokens=number - 1)).find_by_text(text)
+        DocumentStore(schema._schema, limits=DocumentLimits(tokens=number - 1)).find_document(GraphQLRequest(text))
     assert refusal.value.errors[0].message == f"The document is too long: at most {number - 1} tokens allowed, not {number}."
 
 
