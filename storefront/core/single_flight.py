@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Calls by key. At most `max_entries` results are cached, for `max_age` seconds. Failures are not cached."""
+    """Calls by key. At most `max_entries` results are cached, until `max_age` seconds after the call began. Failures are not."""
 
     def __init__(self, max_entries: int, max_age: float) -> None:
         self._max_entries, self._max_age = max_entries, max_age
-        # In the order of their start.
+        # Each with the time of its start, in this order.
         self._calls: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
         self._expiry_timer: asyncio.TimerHandle | None = None
 
     async def call(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """The result for a key. `work` runs at most once at a time; what it raises is raised to all waiting callers."""
         started_at, future = self._calls.get(key, (0.0, None))
-        if future is None or monotonic() - started_at > self._max_age:
+        if future is None or (future.done() and monotonic() - started_at > self._max_age):
             future = self._start_call(key, work)
         # Cancelling one caller must not cancel the shared call.
         return cast(T, await share(future))
@@ -43,12 +43,14 @@ class SingleFlight:
         # Without a timer, results that are not requested again would stay in memory.
         self._expiry_timer = None
         now = monotonic()
-        while self._calls:
-            key, (started_at, _) = next(iter(self._calls.items()))
-            if now - started_at < self._max_age:
-                self._expiry_timer = asyncio.get_running_loop().call_later(self._max_age - (now - started_at), self._drop_expired)
-                break
-            del self._calls[key]
+        for key, (started_at, future) in list(self._calls.items()):
+            if future.done() and now - started_at >= self._max_age:
+                del self._calls[key]
+        if self._calls:
+            oldest_age = now - next(iter(self._calls.values()))[0]
+            # A call that takes longer than its result is valid is looked at again later.
+            delay = self._max_age - oldest_age if oldest_age < self._max_age else self._max_age
+            self._expiry_timer = asyncio.get_running_loop().call_later(delay, self._drop_expired)
 
     def _drop_failed(self, key: Hashable, finished: "asyncio.Future[Any]") -> None:
         if finished.cancelled() or finished.exception() is not None:

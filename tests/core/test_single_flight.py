@@ -42,6 +42,18 @@ async def test_expired_results_are_dropped() -> None:
     assert await flight.call("a", work) == 3
 
 
+async def test_call_that_outlasts_its_age_is_shared() -> None:
+    flight, work = SingleFlight(max_entries=10, max_age=0.01), Work()
+    first = asyncio.create_task(flight.call("a", work))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(flight.call("a", work))
+    await asyncio.sleep(0)
+    work.go.set()
+    assert (await first, await second, work.calls) == (1, 1, 1)
+    # Its result is too old for later callers.
+    assert await flight.call("a", work) == 2
+
+
 async def test_cancelled_caller_does_not_cancel_others() -> None:
     flight, work = SingleFlight(max_entries=10, max_age=1), Work()
     first, second = (asyncio.create_task(flight.call("a", work)) for _ in range(2))

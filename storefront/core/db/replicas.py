@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import text
 
 from storefront.core.db.database import DATABASE_ERRORS, Connection, Database, Row, Statement, compile_statement
-from storefront.core.tasks import running_tasks
+from storefront.core.tasks import retrieve_exception, running_tasks
 
 log = logging.getLogger("storefront")
 
@@ -161,6 +161,7 @@ def split_hosts(url: str) -> tuple[list[tuple[str, str]], bool]:
 async def _fetch_or_abort(connection: Connection) -> list[Row]:
     """The position that a replica has replayed. A replica that does not answer in time is left at once, without cancelling."""
     probe = asyncio.ensure_future(connection.fetch(_select_replayed_position()))
+    probe.add_done_callback(retrieve_exception)
     try:
         await asyncio.wait([probe], timeout=PROBE_TIMEOUT_SECONDS)
     finally:

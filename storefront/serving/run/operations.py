@@ -65,15 +65,15 @@ class Operations:
         """Find or parse the document of a request and check its inputs and cost.
 
         Other requests are served in between: new documents are parsed one at a time, and long inputs are checked in a thread.
-        Raises NotExecutableError for a document that is invalid, RequestError, such as LimitExceeded for the cost, and
-        Unavailable if too many new documents wait.
+        Raises NotExecutableError for a document that is invalid, RequestError, such as LimitExceeded for the cost, Unavailable if
+        too many new documents wait, and TimedOut if they take too long.
         """
         with self._reporting_rejection():
             find_document = partial(self._documents.find_document, request)
             document = (
                 find_document()
                 if self._documents.can_find_without_parsing(request)
-                else await self._parse_lock.run_exclusively(find_document)
+                else await self.await_with_timeout(self._parse_lock.run_exclusively(find_document))
             )
             return await run_in_thread_if_long(count_input_steps(request.variables), self._check_request, request, document)
 

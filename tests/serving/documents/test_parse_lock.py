@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from storefront.core.errors import Unavailable
+from storefront.core.errors import TimedOut, Unavailable
+from storefront.execution.strawberry_adapter import get_graphql_schema
+from storefront.schema import schema
+from storefront.serving.documents.document_store import DocumentStore
 from storefront.serving.documents.parse_lock import ParseLock
+from storefront.serving.http.graphql_request import GraphQLRequest
+from storefront.serving.run.operations import ConcurrencyLimits, Operations
 from tests.client import Client
 from tests.conftest import serving
 
@@ -48,6 +53,15 @@ async def test_parse_lock_bounds_waiters_and_survives_failures() -> None:
     with pytest.raises(ZeroDivisionError):
         await first
     await second
+
+
+async def test_new_document_waits_no_longer_than_the_timeout() -> None:
+    operations = Operations(DocumentStore(get_graphql_schema(schema)), ConcurrencyLimits(timeout_seconds=0.05))
+    await operations._parse_lock._lock.acquire()
+    with pytest.raises(TimedOut):
+        await asyncio.wait_for(operations.prepare(GraphQLRequest("{ __typename }")), 10)
+    operations._parse_lock._lock.release()
+    assert await operations.prepare(GraphQLRequest("{ __typename }"))
 
 
 async def test_disconnect_during_body_is_no_internal_error(
