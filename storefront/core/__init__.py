@@ -1,1 +1,1 @@
-"""Settings, database, authentication, storage, outbound HTTP: the base of all other packages. No products, no GraphQL."""
+"""Settings, database, authentication, storage, outbound HTTP, texts, amounts: the base of all packages. No tables, no GraphQL."""

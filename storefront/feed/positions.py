@@ -5,6 +5,7 @@ is not used. Under a position read after the rows it could be older than the pos
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, CacheDepend
 from storefront.core.db.database import DATABASE_ERRORS, Database, Row, Statement, compile_statement
 from storefront.core.tasks import cancel_and_wait, retrieve_exception, share
 from storefront.models import configs, positions
+
+logger = logging.getLogger("storefront")
 
 # The position of a store that does not exist.
 ABSENT_POSITION = -1
@@ -153,9 +156,10 @@ class LogPositions:
             try:
                 if self._positions:
                     await self.refresh(self._positions)
-            except DATABASE_ERRORS:
-                # The positions expire, and the next caller reads them again.
-                continue
+            except Exception as error:
+                # Any error: if the poll ended, all callers would have to refresh. The positions expire until the next one.
+                if not isinstance(error, DATABASE_ERRORS):
+                    logger.exception("reading log positions failed; retrying")
 
 
 class ReadTracker:

@@ -11,7 +11,7 @@ from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDe
 from storefront.core.db.database import DATABASE_ERRORS, Database
 from storefront.core.errors import Unavailable
 from storefront.core.ids import uuid7
-from storefront.feed import log
+from storefront.feed import log, positions
 from storefront.feed.hub import Hub
 from storefront.feed.log import LogEntry
 from storefront.feed.positions import ABSENT_POSITION, LogPositions, ReadTracker
@@ -53,6 +53,26 @@ async def test_what_stands_is_asked_once_and_then_known(database: Database, stor
         assert len(statements) == 1
         heads.invalidate(store)
         assert heads.is_fresh({store: 0}) is None
+
+
+async def test_poll_survives_any_error(
+    database: Database, store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = asyncio.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise RuntimeError("unexpected")
+
+    async with running(database) as heads, asyncio.timeout(10):
+        assert await heads.revalidate({store: 0})
+        monkeypatch.setattr(positions, "_select_positions", fail)
+        await failed.wait()
+        monkeypatch.undo()
+        refresh_count = heads.refresh_count
+        while heads.refresh_count == refresh_count:  # noqa: ASYNC110  it has no event for it
+            await asyncio.sleep(0.02)
+    assert "reading log positions failed" in caplog.text
 
 
 async def test_strictly_each_time_is_asked_anew_and_together(database: Database, store: str) -> None:

@@ -121,9 +121,11 @@ class Replicas:
         while True:
             try:
                 [(position,)] = await self._primary.fetch(_select_primary_position())
-            except DATABASE_ERRORS:
-                # Not available, or a service that does not tell positions: the lag is not known from now on.
+            except Exception as error:
+                # Not available, or a service that does not report positions: the lag is not known from now on.
                 position = None
+                if not isinstance(error, DATABASE_ERRORS):
+                    log.exception("the position of the primary could not be read; retrying")
             if position is not None:
                 self._compared_at = monotonic()
                 if not self._primary_positions or self._primary_positions[-1][1] != position:
