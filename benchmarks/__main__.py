@@ -10,6 +10,7 @@ from benchmarks import (
     cached,
     documents,
     execution,
+    facets,
     fanout,
     hostile,
     hostile_files,
@@ -139,6 +140,13 @@ def webhooks_(
     """The cost of a webhook delivery, and deliveries per second."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("webhooks", webhooks.measure(found, rounds, messages), {"messages": messages})
+
+
+@app.command("facets")
+def facets_(rounds: Rounds = 20) -> None:
+    """Facets of one big store by the index and in SQL: CPU of each request, and what the index takes."""
+    with stage(Sizes()) as found:
+        _tell("facets", facets.measure(found, rounds), {"products": Sizes().products})
 
 
 @app.command("fairness")

@@ -1,4 +1,4 @@
-"""Facets, search suggestions and related products."""
+"""Search suggestions and related products."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -9,39 +9,11 @@ from benchmarks.stage import STORE, Client, Log, Stage, body_of
 
 SAMPLES = 9
 
-_LIST = """query Facets($store: ID!, $search: String, $filter: ProductFilterInput) {
-  products(configId: $store, search: $search, filter: $filter, first: 1)"""
-_FACETS = {
-    "categories": "categories { path productCount }",
-    "tags": "tags { value count }",
-    "attributes": "attributes { name values { value count } }",
-    "price": "price { min max }",
-    "availability": "availability { inStock count }",
-}
-FACETS = {name: f"{_LIST} {{ facets {{ {wanted} }} }} }}" for name, wanted in _FACETS.items()}
-FACETS["all five"] = f"{_LIST} {{ facets {{ {' '.join(_FACETS.values())} }} }} }}"
-SCOPES: dict[str, dict[str, Any]] = {
-    "the whole store": {},
-    "search leather": {"search": "leather"},
-    "category and price": {"filter": {"categories": ["Kitchen"], "minPrice": "20", "maxPrice": "60"}},
-    "colour and size": {"filter": {"attributes": [{"name": "color", "values": ["Moss"]}, {"name": "size", "values": ["M"]}]}},
-}
 SUGGEST = """query Suggest($store: ID!, $prefix: String!) {
   config(by: {id: $store}) { predictiveSearch(search: $prefix) {
     suggestions { text } products { id title price images } categories { path } } } }"""
 LISTED = "query Listed($store: ID!, $first: Int!) { products(configId: $store, first: $first) { nodes { id } } }"
 RELATED = LISTED.replace("{ id }", "{ id related { id title price } }")
-
-
-def facets(stage: Stage) -> Iterator[Table]:
-    """Each facet and all five, over several selections: milliseconds in Postgres."""
-    with stage.serving() as client, stage.logged() as log:
-        rows: list[list[Cell]] = [
-            [name, *(_ms(client, log, document, store=STORE, **scope) for scope in SCOPES.values())]
-            for name, document in FACETS.items()
-        ]
-    note = "Milliseconds in Postgres per request, with the page of one product that they stand beside."
-    yield Table("facets", "Facets", ("facet", *SCOPES), rows, note)
 
 
 def suggest(stage: Stage) -> Iterator[Table]:

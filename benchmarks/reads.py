@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.browsing import facets, related, suggest
+from benchmarks.browsing import related, suggest
 from benchmarks.pages import pages
 from benchmarks.report import Table
 from benchmarks.searches import searches
@@ -12,5 +12,5 @@ from benchmarks.walk import walk
 from benchmarks.writes import writes
 
 WORKS: dict[str, Callable[[Stage], Iterator[Table]]] = {
-    work.__name__: work for work in (pages, walk, searches, facets, suggest, related, vocabulary, popularity, start, writes)
+    work.__name__: work for work in (pages, walk, searches, suggest, related, vocabulary, popularity, start, writes)
 }

@@ -19,6 +19,7 @@ from storefront.core.db.replicas import Replica, Replicas
 from storefront.core.image_processing import ImageProcessor
 from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
+from storefront.queries.facet_index.indexes import FacetIndexes
 from storefront.serving.cache.response_cache import ResponseCache
 from storefront.serving.documents.document_store import DocumentStore
 from storefront.serving.http.streams import Streams
@@ -149,6 +150,7 @@ class ServerComponents:
     write_backpressure: Backpressure
     connection_limit: ConnectionLimit
     image_processor: ImageProcessor
+    facet_indexes: FacetIndexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +342,7 @@ def _build_cache_gauges(components: ServerComponents) -> list[Gauge]:
         components.response_cache,
         components.image_processor,
     )
+    facet_indexes = components.facet_indexes
     lookups_description = "Response cache lookups, by outcome."
     return [
         Gauge(
@@ -359,6 +362,8 @@ def _build_cache_gauges(components: ServerComponents) -> list[Gauge]:
         ),
         Gauge("storefront_documents", "Cached documents, with their plans.", lambda: document_store.cached_count),
         Gauge("storefront_documents_characters", "Characters of cached documents.", lambda: document_store.cached_characters),
+        Gauge("storefront_facet_indexes", "Stores with a facet index.", lambda: facet_indexes.store_count),
+        Gauge("storefront_facet_indexes_bytes", "Estimated bytes of facet indexes.", lambda: facet_indexes.memory_bytes),
         Gauge("storefront_responses", "Cached responses.", lambda: response_cache.count),
         Gauge("storefront_responses_bytes", "Bytes of cached responses.", lambda: response_cache.size),
         Gauge(

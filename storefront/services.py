@@ -8,6 +8,7 @@ from hashlib import blake2b, sha256
 from typing import Protocol
 
 from storefront import observability
+from storefront.background import BACKGROUND_TASK_NAME
 from storefront.context_factory import ContextFactory
 from storefront.core.auth.identity import Authenticator, create_authenticator
 from storefront.core.build_id import compute_build_id
@@ -28,6 +29,7 @@ from storefront.graph.context import Context, Feed, MediaConfig, OutboundService
 from storefront.observability import Observability, ServerComponents
 from storefront.product_feeds.endpoint import FeedEndpoint
 from storefront.queries import users
+from storefront.queries.facet_index.indexes import FacetIndexes
 from storefront.queries.spelling import SpellingCorrector
 from storefront.schema import build_document_store
 from storefront.serving.cache.response_cache import CachePolicy, ResponseCache
@@ -114,6 +116,7 @@ def build_services(options: Settings, database_url: str) -> Services:
     limits = ConcurrencyLimits(options.max_concurrent, options.request_timeout, options.max_response)
     operations = Operations(document_store, limits, server_observability.observers)
     media_config, outbound = _build_media_config(options), _build_outbound_services(options, operations)
+    facet_indexes = FacetIndexes(database, options.facet_index_bytes, task_name=BACKGROUND_TASK_NAME)
     context = Context(
         database,
         SpellingCorrector(),
@@ -121,6 +124,7 @@ def build_services(options: Settings, database_url: str) -> Services:
         Feed(hub, wakeups, live_lists=SharedRuns(options.max_live_lists)),
         media_config,
         outbound=outbound,
+        facet_indexes=facet_indexes,
     )
     dispatcher = _build_webhook_dispatcher(options, context, outbound)
     wakeups.add_listener(dispatcher.notify_log_moved)
@@ -158,6 +162,7 @@ def build_services(options: Settings, database_url: str) -> Services:
         write_backpressure=write_backpressure,
         connection_limit=ConnectionLimit(max_connections),
         image_processor=media_config.image_processor,
+        facet_indexes=facet_indexes,
     )
     return Services(
         context=context,
@@ -180,6 +185,7 @@ def build_services(options: Settings, database_url: str) -> Services:
             revocations,
             rate_limiter,
             dispatcher,
+            facet_indexes,
             write_backpressure,
         ),
     )

@@ -205,7 +205,8 @@ async def serving(
     defaults = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "port": port}
     # Generous timeouts, for machines that are busy with other tests.
     defaults |= {"pool_timeout": 30, "lock_timeout": 20_000}
-    # Background work is off: tests trigger it. So is the response cache: factories write without changelog entries.
+    # Background work is off: tests trigger it. So are the response cache and facet indexes: factories write without changelog
+    # entries.
     settings = Settings(
         **{
             **defaults,
@@ -213,6 +214,7 @@ async def serving(
             "rollup_interval": 0,
             "webhook_interval": 0,
             "response_cache_bytes": 0,
+            "facet_index_bytes": 0,
             **options,
         }
     )

@@ -26,6 +26,7 @@ from storefront.feed.keyed_events import KeyedEvents
 from storefront.feed.positions import ReadTracker
 from storefront.feed.pubsub import PubSub
 from storefront.queries import users
+from storefront.queries.facet_index.indexes import FacetIndexes
 from storefront.queries.spelling import CorrectionBudget, SpellingCorrector
 from storefront.queries.users import Credentials
 from storefront.queries.visibility import Audience
@@ -112,6 +113,8 @@ class Context:
     replica: Database | None = None
     read_tracker: ReadTracker | None = None
     outbound: OutboundServices | None = None
+    # None in processes that serve no requests: facets are counted in SQL.
+    facet_indexes: FacetIndexes | None = None
     corrections: CorrectionBudget = field(default_factory=CorrectionBudget)
     # The object types of nodes that were found by their ids alone.
     node_types: dict[str, str] = field(default_factory=dict)
@@ -170,6 +173,7 @@ class Context:
             viewer,
             client_info,
             outbound=self.outbound,
+            facet_indexes=self.facet_indexes,
         )
 
     def fork(self) -> "Context":
@@ -202,6 +206,7 @@ class Context:
             self.media_config,
             replica=recorded_replica,
             read_tracker=read_tracker,
+            facet_indexes=self.facet_indexes,
         )
 
     def require_outbound(self) -> OutboundServices:

@@ -1,7 +1,9 @@
 """Batch loaders of the data loaders: each returns one value per key, in the order of the keys."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from storefront.core.db.database import Row
@@ -41,6 +43,8 @@ from storefront.queries import (
 )
 from storefront.queries.analytics import EventCounts, EventFilter, SeriesPoint, Span
 from storefront.queries.categories import CategoryKey, CategoryTree, Names
+from storefront.queries.facet_index.counting import FacetSnapshot, SearchHits
+from storefront.queries.facet_index.statements import load_search_hits as load_hit_rows
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
@@ -92,23 +96,50 @@ async def count_user_configs(context: Context, keys: Sequence[str]) -> list[int]
 
 async def load_product_pages(context: Context, keys: Sequence[StoreScope], list_: Listing) -> list[ScopedPage]:
     """A page of the products of each scope: stores, or categories."""
-    return await context.vocabularies.load_pages(context.read_database, keys, list_, context.corrections)
+    load = context.vocabularies.load_pages
+    return await _load_by_scope_kind(keys, lambda scopes: load(context.read_database, scopes, list_, context.corrections))
 
 
 async def count_config_products(context: Context, keys: Sequence[StoreScope], selection: Selection) -> list[int]:
     """The number of products in each scope."""
-    return await listing.load_counts(context.read_database, keys, selection)
+    return await _load_by_scope_kind(keys, lambda scopes: listing.load_counts(context.read_database, scopes, selection))
 
 
 async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet: str, selection: Selection) -> list[list[Row]]:
     """The rows of one facet of each scope."""
-    return await facets.load_facet_values(context.read_database, facet, keys, selection)
+    load = facets.load_facet_values
+    return await _load_by_scope_kind(keys, lambda scopes: load(context.read_database, facet, scopes, selection))
+
+
+async def load_facet_snapshots(context: Context, keys: Sequence[str]) -> list[FacetSnapshot | None]:
+    """The snapshot of each store's facet index at the position of this read; None where facets are counted in SQL."""
+    if (indexes := context.facet_indexes) is None:
+        return [None] * len(keys)
+    database, is_replica = context.read_database, context.replica is not None
+    return [*await asyncio.gather(*(indexes.load_snapshot(database, key, is_replica=is_replica) for key in keys))]
+
+
+async def load_search_hits(context: Context, keys: Sequence[StoreScope], selection: Selection) -> list[SearchHits]:
+    """What the search finds in each scope, without filters."""
+    rows = await _load_by_scope_kind(keys, lambda scopes: load_hit_rows(context.read_database, scopes, selection))
+    return [SearchHits(row.log_position, row.ids or b"") for row in rows]
+
+
+async def _load_by_scope_kind(
+    keys: Sequence[StoreScope], load: Callable[[Sequence[StoreScope]], Awaitable[Sequence[R]]]
+) -> list[R]:
+    """The values of scopes, of stores and of categories in a statement each: a batch may have both."""
+    groups = [[key for key in keys if (key.category is None) is is_store] for is_store in (True, False)]
+    values = await asyncio.gather(*(load(group) for group in groups if group))
+    value_by_key = dict(zip(chain(*groups), chain(*values), strict=True))
+    return [value_by_key[key] for key in keys]
 
 
 async def load_price_buckets(context: Context, keys: Sequence[StoreScope], selection: Selection, count: int) -> list[list[Row]]:
     """At most so many price ranges of each scope."""
-    fractions = [number / count for number in range(1, count)]
-    return await facets.load_facet_values(context.read_database, "price_buckets", keys, selection, fractions=fractions)
+    fractions = facets.list_fractions(count)
+    load = partial(facets.load_facet_values, context.read_database, "price_buckets")
+    return await _load_by_scope_kind(keys, lambda scopes: load(scopes, selection, fractions=fractions))
 
 
 async def load_category_trees(context: Context, keys: Sequence[str], audience: Audience) -> list[CategoryTree]:

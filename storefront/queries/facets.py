@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Double,
     FromClause,
@@ -83,6 +84,11 @@ async def load_facet_values(
     return group_by_parent(rows, range(1, len(scopes) + 1))
 
 
+def list_fractions(count: int) -> list[float]:
+    """The fractions of products below the limits between so many price buckets."""
+    return [number / count for number in range(1, count)]
+
+
 @cache
 def _select_facet(facet: str, shape: StatementShape) -> Statement:
     parent = build_parent_rows(shape)
@@ -121,7 +127,7 @@ def _select_categories(facet_products: FacetProducts) -> Select[Any]:
     )
     count = func.sum(counted.c.count).cast(BigInteger).label("count")
     rows = select(path.c.value, count).select_from(counted.join(path, true())).group_by(path.c.value)
-    return rows.order_by(count.desc(), path.c.value).limit(literal(MAX_FACET_VALUES))
+    return rows.order_by(count.desc(), _sort_by_code_point(path.c.value)).limit(literal(MAX_FACET_VALUES))
 
 
 def _count_category_texts(facet_products: FacetProducts) -> Select[Any]:
@@ -225,7 +231,12 @@ def _select_attributes(facet_products: FacetProducts) -> Select[Any]:
     columns = [func.substring(text, _KEY_CHARACTERS + 1).label(name) for name, text in spelled.items()]
     columns.append(func.min(row.c.id.cast(Text)).label("product_id"))
     count = func.count().label("count")
-    return select(*columns, count).group_by(*keys).order_by(count.desc(), *keys).limit(literal(MAX_FACET_VALUES))
+    return (
+        select(*columns, count)
+        .group_by(*keys)
+        .order_by(count.desc(), *map(_sort_by_code_point, keys))
+        .limit(literal(MAX_FACET_VALUES))
+    )
 
 
 # Of the text of an id. Ids ascend with time.
@@ -237,11 +248,16 @@ def _find_first_written(text: ColumnElement[str], key: ColumnElement[str]) -> Co
     return func.min(key.cast(Text) + text)
 
 
-def _select_most_frequent(rows: Select[Any], *group_names: str) -> Select[Any]:
-    grouped_rows = rows.subquery("row")
-    columns = [grouped_rows.c[name] for name in group_names or ("value",)]
+def _select_most_frequent(rows: Select[Any]) -> Select[Any]:
+    value = rows.subquery("row").c.value
     count = func.count().label("count")
-    return select(*columns, count).group_by(*columns).order_by(count.desc(), *columns).limit(literal(MAX_FACET_VALUES))
+    order = count.desc(), _sort_by_code_point(value)
+    return select(value, count).group_by(value).order_by(*order).limit(literal(MAX_FACET_VALUES))
+
+
+def _sort_by_code_point(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A sort key of texts that is the same in every database, and in Python."""
+    return value if isinstance(value.type, Boolean) else value.collate("C")
 
 
 _FACET_BUILDERS: dict[str, Callable[[FacetProducts], Select[Any]]] = {

@@ -130,6 +130,10 @@ class Selection:
         """The selection without some filters: the base of a facet's counts."""
         return replace(self, filters=tuple(item for item in self.filters if item[0] not in names))
 
+    def without_all_filters(self) -> "Selection":
+        """The selection by search alone."""
+        return replace(self, filters=())
+
     def build_parameters(self, scopes: Sequence[StoreScope]) -> dict[str, Any]:
         """The statement parameters of these scopes: store ids, the search components of each, filter values."""
         values: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in self.filters}

@@ -6,7 +6,13 @@ import pytest
 from sqlalchemy import text
 
 from storefront.core.db.database import Database, compile_statement
+from storefront.graph import loaders
+from storefront.graph.context import Context
 from storefront.models.categories import list_category_paths, normalize_category, split_category
+from storefront.queries.keyset import Window
+from storefront.queries.listing import UNORDERED, Listing, Selection, StoreScope
+from storefront.queries.spelling import SpellingCorrector
+from storefront.queries.visibility import Audience
 from tests.client import Client
 from tests.factories import count_statements, make_product, make_store, make_user
 
@@ -303,3 +309,19 @@ async def test_database_lists_the_same_paths(database: Database) -> None:
         assert row[1] == list_category_paths(row[0])
     [(paths,)] = await database.fetch(compile_statement(text("SELECT storefront_list_category_paths(NULL)")))
     assert paths == []
+
+
+async def test_lists_of_a_store_and_of_its_categories_may_be_read_in_one_batch(shopper: Client, store: str) -> None:
+    nothing: Any = None
+    context = Context(shopper.database, SpellingCorrector(), nothing, nothing, nothing)
+    scopes = [StoreScope(store), StoreScope(store, category="Home > Lighting"), StoreScope(store, category="Clothing")]
+    selection = Selection(Audience.SHOPPER)
+    for given in (scopes, scopes[::-1]):
+        totals = await loaders.count_config_products(context, given, selection)
+        assert dict(zip(given, totals, strict=True)) == dict(zip(scopes, (len(SHELF) + 1, 4, 2), strict=True))
+        pages = await loaders.load_product_pages(context, given, Listing(selection, UNORDERED, Window(50)))
+        assert [(one.scope, len(one.page.rows)) for one in pages] == [*zip(given, totals, strict=True)]
+        facets = await loaders.load_config_facet(context, given, "availability", selection)
+        assert [sum(row.count for row in rows) for rows in facets] == totals
+        ranges = await loaders.load_price_buckets(context, given, selection, 2)
+        assert len(ranges) == len(given)

@@ -17,6 +17,11 @@ class CacheSettings(BaseSettings):
     response_cache_bytes: int = Field(
         64_000_000, ge=0, description="Maximum bytes of public responses that a process caches; 0: no response cache."
     )
+    facet_index_bytes: int = Field(
+        128_000_000,
+        ge=0,
+        description="Maximum bytes of facet indexes in a process, of stores with 1,000 products or more; 0: no facet indexes.",
+    )
     cache_max_age: int = Field(
         0, ge=0, le=31_536_000, description="Cache-Control max-age of public responses, in seconds, for browsers and caches."
     )

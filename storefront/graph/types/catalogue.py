@@ -6,6 +6,7 @@ each other in cycles, as a graph does: therefore they are one module.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, cast
 import orjson
 import strawberry
 
+from storefront.core.db.database import DATABASE_ERRORS
 from storefront.execution.batch_field import BatchResolver, batch_field
 from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
@@ -95,6 +97,7 @@ from storefront.models.rows import ConfigRow, ProductRow, ReviewRow, UserRow, Va
 from storefront.models.variant import MAX_ATTRIBUTES, MAX_VARIANTS, fold_case
 from storefront.queries import fields
 from storefront.queries.categories import CategoryKey, CategoryNode
+from storefront.queries.facet_index.counting import FacetSnapshot
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.options import OptionMatch, OptionMatches, SwatchRow, build_swatch
@@ -164,15 +167,15 @@ async def _load_connections(
         selection = inputs.build_selection(filter, search, audience)
         listings[audience] = _complete_listing(info, Listing(selection, inputs.build_order(sort, selection), window))
     load = info.context.load_many
-    positions = await _load_selected_positions(info, [scope.config_id for scope in scopes])
+    states = await _load_selected_states(info, [scope.config_id for scope in scopes])
     results = await load_by_kind(
         scopes,
         audiences,
         lambda keys, audience: load(loaders.load_product_pages, keys, listings[audience]),
     )
     return [
-        _build_product_connection(info, result, listings[audience], position)
-        for result, audience, position in zip(results, audiences, positions, strict=True)
+        _build_product_connection(info, result, listings[audience], state)
+        for result, audience, state in zip(results, audiences, states, strict=True)
     ]
 
 
@@ -1129,23 +1132,36 @@ class ReviewConnection(Connection[Review]):
     pass
 
 
+class StoreState(NamedTuple):
+    """A store at the moment before its list is read: the log position, if it is selected, or the error that the field raises.
+
+    `facet_snapshot`: what facets are counted by; None: in SQL.
+    """
+
+    position: int | Exception | None
+    facet_snapshot: FacetSnapshot | None
+
+
 @strawberry.type(description="A page of products.")
 class ProductConnection(Connection[Product]):
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
-    log_position: strawberry.Private[int | Exception | None]
+    store_state: strawberry.Private[StoreState]
 
     @strawberry.field(
         description="Log position that this page is at least as new as. Pass it as `after` to `productFeed` to miss nothing."
     )
     def position(self) -> Position:
-        if isinstance(self.log_position, Exception):
-            raise self.log_position
-        return cast(Position, self.log_position)
+        position = self.store_state.position
+        if isinstance(position, Exception):
+            raise position
+        return cast(Position, position)
 
     @strawberry.field(description="Numbers of products for each further choice, counted only when selected.")
     def facets(self) -> ProductFacets:
-        return ProductFacets(listing_result=self.listing_result, selection=self.selection)
+        return ProductFacets(
+            listing_result=self.listing_result, selection=self.selection, snapshot=self.store_state.facet_snapshot
+        )
 
     @strawberry.field(description="What was searched for instead, where the words as typed find nothing.")
     def corrected_search(self) -> str | None:
@@ -1161,24 +1177,36 @@ class ProductConnection(Connection[Product]):
 async def load_product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
     """A page of one store's products, batched with those of other fields."""
     completed_listing = _complete_listing(info, listing)
-    [position] = await _load_selected_positions(info, [config_id])
+    [state] = await _load_selected_states(info, [config_id])
     result = await info.context.load(loaders.load_product_pages, StoreScope(config_id), completed_listing)
-    return _build_product_connection(info, result, completed_listing, position)
+    return _build_product_connection(info, result, completed_listing, state)
 
 
-async def _load_selected_positions(info: Info, config_ids: Sequence[str]) -> Sequence[int | Exception | None]:
-    """The log positions of stores, if a connection's `position` is selected, or the error that `position` raises.
+async def _load_selected_states(info: Info, config_ids: Sequence[str]) -> Sequence[StoreState]:
+    """The states of stores that a connection's `position` and `facets` need, as far as these are selected.
 
-    They are read before the lists, so that a list has every change up to its position, and perhaps later ones.
+    They are read before the lists, so that a list has every change up to its position, and perhaps later ones. Facets of an index
+    are those at that very position.
     """
     selected_names = get_selected_names(info, "ProductConnection")
+    snapshots: Sequence[FacetSnapshot | None] = [None] * len(config_ids)
+    if selected_names is not None and "facets" in selected_names:
+        # Where the database fails, the list says so.
+        with suppress(*DATABASE_ERRORS):
+            snapshots = await info.context.load_many(loaders.load_facet_snapshots, config_ids)
+    positions: dict[str, int | Exception] = {}
     # None: the reference executor does not know them.
-    if selected_names is not None and "position" not in selected_names:
-        return [None] * len(config_ids)
-    try:
-        return await info.context.load_many(loaders.load_config_positions, config_ids)
-    except Exception as error:
-        return [error] * len(config_ids)
+    if selected_names is None or "position" in selected_names:
+        missing = [config_id for config_id, snapshot in zip(config_ids, snapshots, strict=True) if snapshot is None]
+        try:
+            found = await info.context.load_many(loaders.load_config_positions, missing) if missing else []
+            positions.update(zip(missing, found, strict=True))
+        except Exception as error:
+            positions.update(dict.fromkeys(missing, error))
+    return [
+        StoreState(positions.get(config_id) if snapshot is None else snapshot.position, snapshot)
+        for config_id, snapshot in zip(config_ids, snapshots, strict=True)
+    ]
 
 
 def _complete_listing(info: Info, listing: Listing) -> Listing:
@@ -1188,7 +1216,7 @@ def _complete_listing(info: Info, listing: Listing) -> Listing:
 
 
 def _build_product_connection(
-    info: Info, listing_result: ScopedPage, listing: Listing, log_position: int | Exception | None
+    info: Info, listing_result: ScopedPage, listing: Listing, store_state: StoreState
 ) -> ProductConnection:
     selection, rows = listing.selection, listing_result.page.rows
 
@@ -1205,5 +1233,5 @@ def _build_product_connection(
         count=count_products,
         listing_result=listing_result,
         selection=selection,
-        log_position=log_position,
+        store_state=store_state,
     )

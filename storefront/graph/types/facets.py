@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar, cast
 
@@ -20,7 +21,8 @@ from storefront.graph.scalars import CurrencyCode
 from storefront.graph.types.swatches import Swatch, build_swatch_batch
 from storefront.models.row_keys import RowKey
 from storefront.models.variant import fold_case
-from storefront.queries.facets import MIN_RATINGS
+from storefront.queries.facet_index.counting import FacetCounter, FacetSnapshot
+from storefront.queries.facets import MIN_RATINGS, list_fractions
 from storefront.queries.listing import ScopedPage, Selection
 
 FirstValues = Annotated[int, strawberry.argument(description="Maximum number of values, 1 to 100.", metadata=ROW_LIMITS)]
@@ -161,9 +163,33 @@ async def _load_price_buckets(
 class ProductFacets:
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
+    snapshot: strawberry.Private[FacetSnapshot | None]
+    _counter: strawberry.Private[FacetCounter | None] = None
 
-    async def load_rows(self, info: Info, facet: str) -> list[Row]:
+    async def load_rows(self, info: Info, facet: str) -> Sequence[Row]:
+        rows = await counter.count(facet) if (counter := self._find_counter(info)) else None
+        if rows is not None:
+            return rows
         return await info.context.load(loaders.load_config_facet, self.listing_result.scope, facet, self.selection)
+
+    async def _load_price_ranges(self, info: Info, count: int) -> Sequence[Row]:
+        fractions = list_fractions(count)
+        rows = await counter.count("price_buckets", fractions) if (counter := self._find_counter(info)) else None
+        if rows is not None:
+            return rows
+        return await info.context.load(loaders.load_price_buckets, self.listing_result.scope, self.selection, count)
+
+    def _find_counter(self, info: Info) -> FacetCounter | None:
+        """What counts by the index of the store; None where facets are counted in SQL."""
+        if self._counter is None and self.snapshot is not None and FacetCounter.is_countable(self.selection):
+            scope = self.listing_result.scope
+            load_hits = (
+                partial(info.context.load, loaders.load_search_hits, scope, self.selection.without_all_filters())
+                if self.selection.search
+                else None
+            )
+            self._counter = FacetCounter(self.snapshot, scope, self.selection, load_hits)
+        return self._counter
 
     async def load_price_buckets(self, info: Info, count: int) -> list[PriceBucket]:
         scope, filters = self.listing_result.scope, dict(self.selection.filters)
@@ -176,7 +202,7 @@ class ProductFacets:
                 count=row.count,
                 is_selected=[_parse_amount(row.min), _parse_amount(row.max)] == selected_limits,
             )
-            for row in await info.context.load(loaders.load_price_buckets, scope, self.selection, count)
+            for row in await self._load_price_ranges(info, count)
         ]
 
     def get_selected_values(self, name: str) -> Any:
