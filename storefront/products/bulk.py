@@ -104,7 +104,7 @@ async def bulk_create_products(unit: UnitOfWork, values: Values) -> Sequence[Row
 
 
 async def update_rows(
-    unit: UnitOfWork, valid_rows: Sequence[NumberedRow], field: str, *, all_or_nothing: bool
+    unit: UnitOfWork, valid_rows: Sequence[NumberedRow], field: str, *, all_or_nothing: bool, entity_name: str = "product"
 ) -> tuple[dict[int, ProductRow], dict[int, ProductRow]]:
     """Update the products of rows that UPDATE_RULES accept. Returns the products as they were, and those that changed, by the
     number of the row. Raises MutationRejected for errors of the unit, also earlier ones, if `all_or_nothing`.
@@ -117,7 +117,8 @@ async def update_rows(
     currencies = {n: get_currency(stored[row["id"]]) for n, row in valid_rows if row["id"] in stored} if locks_currency else {}
     printed_rows = print_row_amounts(unit, valid_rows, field, currencies)
     formatted_rows = [(n, format_description(row, stored.get(row["id"]))) for n, row in printed_rows]
-    writable_rows = await _filter_free_handles(unit, await _filter_writable(unit, formatted_rows, field, stored), field, stored)
+    known_rows = await filter_existing(unit, formatted_rows, field, entity_name, stored)
+    writable_rows = await _filter_free_handles(unit, await _filter_writable(unit, known_rows, field, stored), field, stored)
     reject_errors(unit, all_or_nothing=all_or_nothing)
     changes = [_build_row_change(stored, n, row, field) for n, row in writable_rows]
     updated = await update_products(unit, changes)
@@ -146,12 +147,11 @@ async def sanitize_descriptions(unit: UnitOfWork, rows: Sequence[NumberedRow], f
 async def _filter_writable(
     unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, ProductRow]
 ) -> list[NumberedRow]:
-    """The rows that pass the checks against the stored products: existence, version, values of variants."""
-    current_rows = await filter_existing(unit, rows, field, "product", stored)
-    errors_by_id = await find_variant_errors(unit, [_build_row_change(stored, n, row, field) for n, row in current_rows])
+    """The rows whose values the variants of the stored products can get."""
+    errors_by_id = await find_variant_errors(unit, [_build_row_change(stored, n, row, field) for n, row in rows])
     for errors in errors_by_id.values():
         unit.field_errors += errors
-    return [(n, row) for n, row in current_rows if not errors_by_id.get(row["id"])]
+    return [(n, row) for n, row in rows if not errors_by_id.get(row["id"])]
 
 
 async def _filter_free_handles(

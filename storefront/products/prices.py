@@ -24,6 +24,9 @@ from storefront.writes.variant_summary import enqueue_summaries, list_changed_fi
 
 PRICE_RULES: validation.Rules = {name: UPDATE_RULES[name] for name in ("id", "expectedVersion", "price", "compareAtPrice")}
 
+# In all errors, so that they do not tell hidden objects from missing ones.
+_ENTITY_NAME = "variant or product"
+
 
 async def update_product_prices(unit: UnitOfWork, values: Mapping[str, Any]) -> Sequence[ProductRow | None]:
     """Set the prices of products, for all of their variants, and of single variants, all or nothing.
@@ -40,7 +43,7 @@ async def update_product_prices(unit: UnitOfWork, values: Mapping[str, Any]) -> 
     product_rows = [(n, row) for n, row in known_rows if product_ids[row["id"]] == row["id"]]
     _reject_both(unit, variant_rows, product_rows, product_ids)
     changes = await _plan_changes(unit, variant_rows, locked, product_ids)
-    stored, updated = await update_rows(unit, product_rows, "prices", all_or_nothing=True)
+    stored, updated = await update_rows(unit, product_rows, "prices", all_or_nothing=True, entity_name=_ENTITY_NAME)
     present = await _write_changes(unit, changes)
     current = stored | updated | {change.n: present.get(change.product.id, change.product) for change in changes}
     return [current.get(n) for n in range(len(rows))]
@@ -64,9 +67,7 @@ class _VariantChange:
 def _filter_known(unit: UnitOfWork, rows: Sequence[NumberedRow], product_ids: Mapping[str, str]) -> list[NumberedRow]:
     """The rows whose variants or products exist."""
     unit.field_errors += [
-        make_not_found_error("variant or product", row["id"], ["prices", str(n), "id"])
-        for n, row in rows
-        if row["id"] not in product_ids
+        make_not_found_error(_ENTITY_NAME, row["id"], ["prices", str(n), "id"]) for n, row in rows if row["id"] not in product_ids
     ]
     return [(n, row) for n, row in rows if row["id"] in product_ids]
 
@@ -93,7 +94,7 @@ async def _plan_changes(
     currencies = {n: get_currency(parents[stored[row["id"]].product_id]) for n, row in rows if row["id"] in stored}
     printed_rows = print_row_amounts(unit, rows, "prices", currencies)
     changes: list[_VariantChange] = []
-    for n, row in await filter_existing(unit, printed_rows, "prices", "variant", stored):
+    for n, row in await filter_existing(unit, printed_rows, "prices", _ENTITY_NAME, stored):
         former, given = stored[row["id"]], get_set_values(row)
         errors = find_contradictions(given, ["prices", str(n)], former)
         unit.field_errors += errors

@@ -21,6 +21,7 @@ from tests.conftest import fresh, serving
 from tests.factories import count_statements, make_product, make_store, make_user, make_variant
 from tests.feed.test_feed import DELETE, PUBLISH, UNPUBLISH, UPDATE, create
 from tests.feed.test_filtered_feed import FilteredWalk
+from tests.products.test_swatches import option
 from tests.products.test_variant_summary import CREATE_VARIANT, UPDATE_PRODUCT
 
 Row = dict[str, Any]
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 _FACETS = """facets {
   categories(first: 3) { value count isSelected } vendors { value count isSelected } productTypes { value count isSelected }
   tags(first: 2) { value count isSelected } availability { inStock count isSelected }
-  attributes { name values(first: 3) { value count isSelected } } price { min max currency }
+  attributes { name values(first: 3) { value count isSelected swatch { color } } } price { min max currency }
   priceBuckets(first: 4) { min max count isSelected } ratings { minRating count isSelected } }"""
 FACETS = f"""query($c: ID!, $filter: ProductFilterInput, $search: String) {{
   products(configId: $c, filter: $filter, search: $search, first: 1) {{ totalCount position correctedSearch {_FACETS} }}
@@ -155,8 +156,10 @@ async def check_walk(servers: Servers, seed: int, writes: int) -> Counter[str]:
         *(walk.review, walk.update_review, walk.moderate_review, walk.delete_review, walk.delete_product, walk.create_product),
         *(walk.create_spelt_variant, walk.create_spelt_variant, walk.change_currency),
     )
-    for _ in range(8):
-        await make_product(database, store)
+    for n in range(8):
+        # Variants get these values later. The swatches are those of the oldest product that is counted.
+        options = [option("Size", S=f"#0{n}0", m=f"#0{n}1"), option("Colour", Red=f"#f{n}0", Blue=f"#0{n}f")]
+        await make_product(database, store, options=options)
     await servers.wait_for_index(store)
     counted, written = Counter[str](), Counter[str]()
     for _ in range(writes):

@@ -107,6 +107,23 @@ async def test_invalid_price_changes_nothing(shopper: Client) -> None:
     assert [(await read_variant(shopper, id_))["price"] for id_ in (small, large)] == ["10.00", "20.00"]
 
 
+async def test_hidden_variants_of_others_are_like_missing_ones(shopper: Client) -> None:
+    user = await make_user(shopper.database)
+    closed = await make_store(shopper.database, user_id=user, is_published=False)
+    open_ = await make_store(shopper.database, user_id=user)
+    hidden_product = await make_product(shopper.database, closed)
+    hidden = [
+        hidden_product,
+        await make_variant(shopper.database, hidden_product),
+        await make_variant(shopper.database, await make_product(shopper.database, open_), is_available=False),
+    ]
+    stranger, _ = await new_store(shopper)
+    for id_ in (*hidden, "018f0000-0000-7000-8000-00000000ffff"):
+        [error] = (await set_prices(stranger, {"id": id_, "price": "1"}))["userErrors"]
+        message = f"prices.0.id: there is no variant or product with the id {id_}."
+        assert (error["code"], error["path"], error["message"]) == ("NOT_FOUND", ["prices", "0", "id"], message)
+
+
 async def test_variants_of_others_cannot_be_priced(shopper: Client) -> None:
     _, store = await new_store(shopper)
     variant = await make_variant(shopper.database, await make_product(shopper.database, store), price="10")

@@ -8,6 +8,7 @@ from heapq import nsmallest
 from itertools import accumulate, chain, pairwise
 from math import ceil
 from typing import Any, cast
+from uuid import UUID
 
 import orjson
 from pyroaring import BitMap
@@ -41,11 +42,12 @@ class ValueCount:
 
 @dataclass(frozen=True, slots=True)
 class AttributeValueCount:
-    """The number of products with a value of an attribute."""
+    """The number of products with a value of an attribute, and the id of the oldest of them."""
 
     name: str
     value: str
     count: int
+    product_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,19 +311,19 @@ class FacetCounter:
     async def _count_attributes(self, products: BitMap) -> list[AttributeValueCount]:
         """Each value under the filters of the other attributes, which have to fit the same variant."""
         matching = self._match_attributes()
-        counts: list[tuple[int, str, str]] = []
+        counts: list[tuple[int, str, str, BitMap]] = []
         matching_by_name: dict[str, BitMap | None] = {}
         for name, attribute in [*self._postings.attributes.items()]:
             others = [combinations for other, combinations in matching.items() if other != name]
             allowed = matching_by_name[name] = BitMap.intersection(*others) if others else None
             for text, value in [*attribute.values.items()]:
-                if count := products.intersection_cardinality(await self._select_with_value(value, allowed)):
-                    counts.append((-count, name, text))
+                if counted := products & await self._select_with_value(value, allowed):
+                    counts.append((-len(counted), name, text, counted))
                 await self._time_slice.yield_if_expired()
         listed = nsmallest(MAX_FACET_VALUES, counts)
         spelt_names = {
             name: await self._find_spelling(self._postings.attributes[name].spellings, products, matching_by_name[name])
-            for name in dict.fromkeys(name for _, name, _ in listed)
+            for name in dict.fromkeys(name for _, name, _, _ in listed)
         }
         return [
             AttributeValueCount(
@@ -330,8 +332,9 @@ class FacetCounter:
                     self._postings.attributes[name].values[text].spellings, products, matching_by_name[name]
                 ),
                 -count,
+                str(UUID(bytes=self._postings.find_oldest_id(counted))),
             )
-            for count, name, text in listed
+            for count, name, text, counted in listed
         ]
 
     async def _select_with_value(self, value: AttributeValue, allowed: BitMap | None) -> BitMap:

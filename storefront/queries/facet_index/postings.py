@@ -27,7 +27,7 @@ ID_BYTES = 16
 _AMOUNT_SCALE = 10**MAX_FRACTION_DIGITS
 # Bytes as measured with CPython 3.11 (`python -m benchmarks facets`): of a posting list with its key but without its numbers, of
 # a product, and of an available variant.
-_POSTING_BYTES, _PRODUCT_BYTES, _VARIANT_BYTES = 300, 260, 24
+_POSTING_BYTES, _PRODUCT_BYTES, _VARIANT_BYTES = 300, 268, 24
 
 
 class UnindexableStoreError(Exception):
@@ -161,6 +161,10 @@ class StorePostings:
     def __init__(self) -> None:
         self.product_count = 0
         self.number_by_id: dict[bytes, int] = {}
+        # The id of each product, and the products that are older than one with a lower number.
+        self.ids: list[bytes] = []
+        self._late = BitMap()
+        self._latest_id = b""
         self.categories, self.vendors, self.product_types = TextPostings(), TextPostings(), TextPostings()
         self.tags, self.statuses = TextPostings(), TextPostings()
         self.in_stock: dict[bool, BitMap] = {False: BitMap(), True: BitMap()}
@@ -189,6 +193,11 @@ class StorePostings:
         variants = orjson.loads(row.variants) if row.variants else []
         combinations = tuple([self._find_combination(attributes, folded) for _, _, attributes, folded in variants])
         self.product_count += 1
+        self.ids.append(row.id)
+        if row.id < self._latest_id:
+            self._late.add(number)
+        else:
+            self._latest_id = row.id
         for postings, texts in (
             (self.categories, row.category_paths),
             (self.tags, row.tags),
@@ -207,6 +216,11 @@ class StorePostings:
             self.highest_prices.add(self._parse_price(row.max_price), number)
         self._add_variants(number, variants, combinations)
         return number
+
+    def find_oldest_id(self, products: BitMap) -> bytes:
+        """The lowest id of these products, of which there is one at least."""
+        numbers = chain(products & self._late, (products - self._late)[:1])
+        return min(self.ids[number] for number in numbers)
 
     def _add_variants(self, number: int, variants: Sequence[tuple[str, str, str, str]], combinations: tuple[int, ...]) -> None:
         ids = [bytes.fromhex(id_.replace("-", "")) for id_, _, _, _ in variants]

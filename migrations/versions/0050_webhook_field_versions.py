@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0052_webhook_field_versions"
+revision = "0050_webhook_field_versions"
 down_revision = "0049_image_sources"
 branch_labels = None
 depends_on = None
