@@ -113,7 +113,7 @@ def build_services(options: Settings, database_url: str) -> Services:
     wakeups = PubSub(options.pubsub_url(), hub.notify, log_positions.invalidate)
     document_store = build_document_store(options)
     server_observability = observability.build_observability(options, document_store)
-    limits = ConcurrencyLimits(options.max_concurrent, options.request_timeout, options.max_response)
+    limits = ConcurrencyLimits(options.max_concurrent, options.request_timeout, options.max_response, options.max_row_bytes)
     operations = Operations(document_store, limits, server_observability.observers)
     media_config, outbound = _build_media_config(options), _build_outbound_services(options, operations)
     facet_indexes = FacetIndexes(database, options.facet_index_bytes, task_name=BACKGROUND_TASK_NAME)

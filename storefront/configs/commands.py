@@ -13,6 +13,7 @@ from storefront.core.encryption import Vault
 from storefront.core.url_templates import find_template_problem
 from storefront.feed.log import LogEntry
 from storefront.models import configs, jobs, products
+from storefront.models.config import MAX_STORE_DESCRIPTION_CHARACTERS
 from storefront.models.rows import ConfigRow
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store
@@ -51,7 +52,7 @@ def _validate_url_template(template: str) -> str:
 STORE_RULES: validation.Rules = {
     "storeName": non_null_rule(text_rule(255)),
     "slug": non_null_rule(validation.slug_rule(100)),
-    "description": optional_rule(text_rule(10_000, min_characters=0)),
+    "description": optional_rule(text_rule(MAX_STORE_DESCRIPTION_CHARACTERS, min_characters=0)),
     "currency": non_null_rule(validation.validate_currency),
     "reviewPolicy": non_null_rule(accept_any),
     "productUrlTemplate": optional_rule(_validate_url_template),

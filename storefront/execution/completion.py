@@ -133,6 +133,15 @@ def is_awaitable_class(class_: Any) -> bool:
 
 # -------------------------------------------------------------------------------------------------- leaves
 
+# Leaf types whose values are short, whatever they are: they are not counted towards the size of a response.
+_SHORT_TYPES = {GraphQLBoolean, GraphQLInt, GraphQLFloat, GraphQLID}
+
+
+def is_short(type_: Any) -> bool:
+    """Whether the values of a leaf type are short."""
+    return type_ in _SHORT_TYPES or isinstance(type_, GraphQLEnumType)
+
+
 # The classes whose values a leaf type serializes to themselves.
 _PASS_THROUGH_CLASSES = {str, bool}
 _PASS_THROUGH_CLASSES_BY_TYPE: dict[Any, set[type]] = {GraphQLString: {str}, GraphQLID: {str}, GraphQLBoolean: {bool}}

@@ -7,6 +7,7 @@ root resolver runs twice.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from enum import StrEnum, auto
@@ -18,6 +19,7 @@ from graphql import (
     FieldNode,
     GraphQLError,
     GraphQLField,
+    GraphQLLeafType,
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLResolveInfo,
@@ -32,6 +34,7 @@ from graphql.execution import Executor
 from graphql.pyutils import AwaitableOrValue, Path
 from orjson import Fragment
 
+from storefront.core.result_budget import ResultBudget, ResultBudgets
 from storefront.execution.completion import (
     Column,
     Rewrap,
@@ -51,6 +54,8 @@ from storefront.execution.strawberry_adapter import EXECUTE_DEFAULT_ARGUMENTS, F
 log = logging.getLogger("storefront.execution")
 
 C = TypeVar("C")
+
+_UNLIMITED = ResultBudgets(sys.maxsize, sys.maxsize, sys.maxsize)
 
 
 class FieldState(StrEnum):
@@ -75,13 +80,20 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
     """graphql-core's executor, with everything below the root fields executed breadth-first.
 
     `plans` are the cached plans of the document. At the `deadline` of a mutation, the root fields without a result have an error.
+    Beyond the `budget` a root field fails as soon as its rows are read, or its values are known.
     """
 
     def __init__(
-        self, *arguments: Any, plans: DocumentPlans | None = None, deadline: MutationDeadline | None = None, **named: Any
+        self,
+        *arguments: Any,
+        plans: DocumentPlans | None = None,
+        deadline: MutationDeadline | None = None,
+        budget: ResultBudget | None = None,
+        **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self._plans, self._deadline = plans or DocumentPlans(), deadline
+        self.budget = budget or ResultBudget(_UNLIMITED, sys.maxsize)
         # Response names of root fields whose resolvers have returned.
         self._resolved_names: set[str] = set()
 
@@ -191,7 +203,7 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         except StopIteration as end:
             return end.value
         except Exception as error:
-            log.debug("completed by the reference executor: %s", error, exc_info=True)
+            self._check_fallback(error)
             return self._make_reference_executor().complete_value(*arguments)
         return self._resume_or_fall_back(coro, awaited, lambda: self._make_reference_executor().complete_value(*arguments))
 
@@ -241,9 +253,15 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         try:
             return await cast("Awaitable[Any]", resume_coroutine(coro, awaited))
         except Exception as error:
-            log.debug("completed by the reference executor: %s", error, exc_info=True)
+            self._check_fallback(error)
         completed = fall_back()
         return await completed if self.is_awaitable(completed) else completed
+
+    def _check_fallback(self, error: Exception) -> None:
+        """Raise the error if the budget is exceeded: the reference executor would fail as well, once for each object."""
+        if self.budget.error is not None:
+            raise error
+        log.debug("completed by the reference executor: %s", error, exc_info=True)
 
     async def _complete_breadth_first(self, field_plan: FieldPlan, path: Path, result: Any) -> Any:
         root_results = FieldResults(self, field_plan, path, [result])
@@ -275,7 +293,9 @@ def _break_cycles(executor: Any) -> None:
 
 
 class ReferenceExecutor(Executor[C], Generic[C]):
-    """graphql-core's executor, which also accepts JSON that is complete already."""
+    """graphql-core's executor, which also accepts JSON that is complete already, and keeps to a budget."""
+
+    budget: ResultBudget
 
     def complete_value(
         self,
@@ -287,9 +307,20 @@ class ReferenceExecutor(Executor[C], Generic[C]):
         position_context: C | None,
     ) -> Any:
         """Complete a value. An orjson Fragment was written for this selection and is complete; it is parsed."""
+        budget: ResultBudget = self.budget
+        if budget.error is not None:
+            # The response is refused as a whole.
+            return None
         if type(result) is Fragment:
             return orjson.loads(orjson.dumps(result))
         return super().complete_value(return_type, field_details_list, info, path, result, position_context)
+
+    # graphql-core has a static method, which it calls as a method.
+    def complete_leaf_value(self, return_type: GraphQLLeafType, result: Any) -> Any:  # type: ignore[override]
+        """Complete a leaf value."""
+        value = super().complete_leaf_value(return_type, result)
+        self.budget.charge_values([value])
+        return value
 
 
 class ObjectBatch:
@@ -348,10 +379,14 @@ class FieldResults:
             and is_pass_through(field.named_type, values, is_nullable=wrapping.is_nullable)
         ):
             self._values, self._rewrap = values, return_unchanged
+            if field.is_long:
+                executor.budget.charge_texts(values)
             return
         self._values, self._rewrap = unwrap(values, wrapping)
         if self._values and field.is_leaf:
             self._values = serialize_leaves(field.named_type, self._values)
+            if field.is_long:
+                executor.budget.charge_values(self._values)
         elif self._values and get_classes(self._values) != {Fragment}:
             indexes_by_type = field.group_by_type(executor, path, self._values)
             self._batches = [

@@ -19,7 +19,7 @@ from graphql import (
 from graphql.execution import Executor, VariableValues
 from graphql.pyutils import Path
 
-from storefront.execution.completion import Unsupported, Wrapping, get_wrapping
+from storefront.execution.completion import Unsupported, Wrapping, get_wrapping, is_short
 from storefront.execution.coroutines import require_immediate
 from storefront.execution.document_nodes import find_variable_names
 from storefront.execution.resolve_info import FieldNodeContext, resolve_info
@@ -121,6 +121,7 @@ class FieldPlan(FieldNodeContext):
         "_selections_by_type",
         "is_attribute",
         "is_leaf",
+        "is_long",
         "memo",
         "method_resolver",
         "named_type",
@@ -137,6 +138,8 @@ class FieldPlan(FieldNodeContext):
         self.wrapping: Wrapping = get_wrapping(definition.type)
         self.named_type: Any = get_named_type(definition.type)
         self.is_leaf = is_leaf_type(self.named_type)
+        # Leaves that may be long: texts, and JSON.
+        self.is_long = self.is_leaf and not is_short(self.named_type)
         self.resolve_values: Resolver = get_resolver(self, executor.schema)
         self.is_attribute = getattr(self.resolve_values, "func", None) is resolve_attribute
         self.method_resolver: MethodResolver | None = getattr(self.resolve_values, "__self__", None)

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import orjson
-
-from storefront.core.db.database import Row
 from storefront.core.errors import RequestError
 from storefront.execution.lookahead import SelectedField, SelectionTree, get_child_field, get_child_selection, get_selection
 from storefront.graph import arguments as checks
 from storefront.graph.context import Info
-from storefront.models import configs, products, reviews, users
+from storefront.models import configs, products, reviews, users, variants
+from storefront.models.config import MAX_STORE_DESCRIPTION_CHARACTERS
+from storefront.models.review import MAX_REVIEW_CHARACTERS
 from storefront.models.variant import MAX_VARIANTS
+from storefront.models.writable_fields import get_max_characters, list_writable_fields
 from storefront.queries.fields import VARIANT_COLUMN_NAMES, get_variant_count_column
 from storefront.queries.json_sql import (
     AttributeListField,
@@ -47,6 +47,9 @@ MAX_OPTION_VALUES = 100
 DEFAULT_REVIEWS = 3
 # Larger statements are not worth the memory of caching them.
 MAX_FIELDS = 150
+# The most characters that the texts and lists of a single row's document may have. Postgres builds a row in its memory, as a
+# whole: only rows that are read one by one can be refused while they arrive.
+MAX_ROW_CHARACTERS = 16_000_000
 
 SelectedFields = Sequence[SelectedField]
 
@@ -73,11 +76,6 @@ def find_handle_lookup(info: Info) -> tuple[str, JsonDocument] | None:
     return (checks.check_text(handle, "by.handle"), document) if document and isinstance(handle, str) else None
 
 
-def wrap_json_row(row: Row) -> orjson.Fragment:
-    """The JSON that Postgres rendered for a row, as a finished value."""
-    return orjson.Fragment(row.node)
-
-
 def _get_cached_document(selection: SelectionTree | None, is_owner: bool) -> JsonDocument | None:
     try:
         return None if selection is None or selection.size > MAX_FIELDS else _build_document(selection, is_owner)
@@ -100,6 +98,8 @@ class _DocumentBuilder:
 
     def __init__(self, is_owner: bool) -> None:
         self._is_owner = is_owner
+        # The most characters of the document so far, and the rows of the nested list whose fields are built.
+        self._characters, self._row_count = 0, 1
         self._field_builders: Mapping[tuple[str, str], Callable[[SelectedField], JsonField]] = {
             ("Product", "variants"): self._build_variants,
             ("Product", "reviews"): self._build_reviews,
@@ -116,7 +116,7 @@ class _DocumentBuilder:
             ("Review", "user"): lambda field: ForeignRowField(
                 field.response_name, self.build_fields(field.children, "User"), "user_id"
             ),
-            ("ProductVariant", "attributes"): _build_attributes,
+            ("ProductVariant", "attributes"): self._build_attributes,
             ("ProductVariant", "weight"): lambda field: WeightField(field.response_name, _build_leaf_fields(field, "Weight")),
         }
 
@@ -131,7 +131,21 @@ class _DocumentBuilder:
             return build(field)
         if not field.is_attribute or field.name not in _COLUMNS_BY_TYPE[type_name]:
             raise _Unsupported
+        self._add_characters(_MAX_CHARACTERS_BY_COLUMN.get((type_name, field.name), 0))
         return ColumnField(field.response_name, field.name)
+
+    def _build_list_fields(self, selection: SelectedFields, type_name: str, limit: int) -> JsonFields:
+        """The document fields of a nested list with at most `limit` rows."""
+        outer_count, self._row_count = self._row_count, self._row_count * limit
+        try:
+            return self.build_fields(selection, type_name)
+        finally:
+            self._row_count = outer_count
+
+    def _add_characters(self, count: int) -> None:
+        self._characters += self._row_count * count
+        if self._characters > MAX_ROW_CHARACTERS:
+            raise _Unsupported
 
     def _build_variants(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
@@ -145,7 +159,8 @@ class _DocumentBuilder:
                 case "total_count":
                     return ColumnField(child.response_name, get_variant_count_column(available_only))
                 case "nodes":
-                    fields, sort = self.build_fields(child.children, "ProductVariant"), field_arguments["sort"].value
+                    fields = self._build_list_fields(child.children, "ProductVariant", limit)
+                    sort = field_arguments["sort"].value
                     return VariantListField(child.response_name, fields, limit, available_only, sort, self._is_owner)
             raise _Unsupported
 
@@ -164,17 +179,19 @@ class _DocumentBuilder:
                 case "total_count":
                     return ReviewCountField(child.response_name, rating)
                 case "nodes":
-                    return ReviewListField(child.response_name, self.build_fields(child.children, "Review"), limit, rating)
+                    fields = self._build_list_fields(child.children, "Review", limit)
+                    return ReviewListField(child.response_name, fields, limit, rating)
             raise _Unsupported
 
         return ObjectField(field.response_name, tuple(map(build_field, field.children)))
 
+    def _build_attributes(self, field: SelectedField) -> JsonField:
+        self._add_characters(_MAX_CHARACTERS_BY_COLUMN["ProductVariant", "attributes"])
+        return _build_attribute_list(field)
+
     def _build_related(self, field: SelectedField) -> JsonField:
-        return RelatedProductsField(
-            field.response_name,
-            self.build_fields(field.children, "Product"),
-            checks.check_row_count(dict(field.arguments)["first"]),
-        )
+        limit = checks.check_row_count(dict(field.arguments)["first"])
+        return RelatedProductsField(field.response_name, self._build_list_fields(field.children, "Product", limit), limit)
 
 
 def _get_first_page_limit(field_arguments: Mapping[str, Any], default: int, max_rows: int = checks.MAX_ROWS) -> int:
@@ -196,7 +213,7 @@ def _build_review_summary(field: SelectedField) -> JsonField:
     )
 
 
-def _build_attributes(field: SelectedField) -> JsonField:
+def _build_attribute_list(field: SelectedField) -> JsonField:
     if [(child.response_name, child.name) for child in field.children] == [("name", "name"), ("value", "value")]:
         # The generated column has exactly these fields.
         return ColumnField(field.response_name, "attribute_list")
@@ -262,4 +279,13 @@ _COLUMNS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "Review": frozenset(reviews.c.keys()),
     "Config": frozenset(configs.c.keys()),
     "User": frozenset(users.c.keys()),
+}
+_MAX_CHARACTERS_BY_COLUMN: Mapping[tuple[str, str], int] = {
+    **{
+        (type_name, field.name): get_max_characters(field.value_type)
+        for type_name, table in (("Product", products), ("ProductVariant", variants))
+        for field in list_writable_fields(table)
+    },
+    **{("Review", name): MAX_REVIEW_CHARACTERS for name in ("body", "reply")},
+    ("Config", "description"): MAX_STORE_DESCRIPTION_CHARACTERS,
 }

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Generic, TypeVar, cast
 
-import orjson
 import strawberry
 
 from storefront.graph.cost_hints import costs
 from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROW_LIMITS, limits
+from storefront.graph.rows import wrap_json_rows
 from storefront.queries.keyset import Page
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Connection(Generic[T]):
     def nodes(self) -> list[T]:
         rows = self.page.rows
         # With JSON pushdown, Postgres rendered the nodes.
-        return cast(list[T], [orjson.Fragment(row.node) for row in rows] if rows and hasattr(rows[0], "node") else rows)
+        return cast(list[T], wrap_json_rows(rows) if rows and hasattr(rows[0], "node") else rows)
 
     @strawberry.field(description="The items of this page, each with its cursor.")
     def edges(self) -> list[Edge[T]]:

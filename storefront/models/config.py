@@ -17,6 +17,7 @@ from storefront.models.columns import (
 )
 
 DEFAULT_CURRENCY = "USD"
+MAX_STORE_DESCRIPTION_CHARACTERS = 10_000
 # What `normalize_handle` leaves of ASCII. Letters of other scripts are not checked again.
 SLUG_CHECK_SQL = r"slug <> '' AND slug !~ '[\x01-\x2c\x2e\x2f\x3a-\x60\x7b-\x7f]|^-|--|-$'"
 

@@ -16,6 +16,8 @@ from storefront.models.columns import (
 )
 
 REVIEW_STATUSES = ("pending", "published", "hidden")
+# Of the body, and of the reply.
+MAX_REVIEW_CHARACTERS = 10_000
 
 _NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
 _IS_PUBLISHED = text("status = 'published'")

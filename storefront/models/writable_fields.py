@@ -125,6 +125,18 @@ class WritableField:
         return not self.is_nullable and self.default is None
 
 
+def get_max_characters(value_type: ValueType) -> int:
+    """The most characters of a value; 0 for types whose values are short."""
+    match value_type:
+        case Text() | Html() | Slug() | Url():
+            return value_type.max_characters
+        case ItemList():
+            return value_type.max_items * value_type.item.max_characters
+        case TextMap():
+            return value_type.max_items * (value_type.name.max_characters + value_type.value.max_characters)
+    return 0
+
+
 def writable_column(value_type: ValueType, *, default: Any = None, csv_columns: tuple[str, ...] = (), index: bool = False) -> Any:
     """The column of a writable field. It is nullable if its annotation is; `default` is its server default."""
     column_options: dict[str, Any] = {"info": {"value_type": value_type, "default": default, "csv_columns": csv_columns}}

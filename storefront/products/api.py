@@ -21,11 +21,12 @@ from storefront.graph.inputs import (
     SearchText,
     SortOrder,
 )
-from storefront.graph.json_pushdown import build_product_document, wrap_json_row
+from storefront.graph.json_pushdown import build_product_document
 from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, limits, row_limits
 from storefront.graph.pagination import After, Before, MaybeFirst, MaybeLast
 from storefront.graph.permissions import require_visible_store
 from storefront.graph.projection import get_selected_columns
+from storefront.graph.rows import wrap_json_rows
 from storefront.graph.scalars import Position
 from storefront.graph.types.catalogue import (
     DID_YOU_MEAN_DESCRIPTION,
@@ -133,7 +134,7 @@ class ProductQuery:
         # The document is that of a shopper; owners may see more.
         document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
         row = await _find_product(info, by, document)
-        return cast(Product | None, row if row is None or document is None else wrap_json_row(row))
+        return cast(Product | None, row if row is None or document is None else wrap_json_rows([row])[0])
 
     @strawberry.field(
         description="A store's products. Cursor pages do not shift when products are added.", metadata=costs(size=20)

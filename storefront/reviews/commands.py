@@ -14,6 +14,7 @@ from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.db.json_parameters import to_json
 from storefront.models import configs, products, reviews
+from storefront.models.review import MAX_REVIEW_CHARACTERS
 from storefront.models.row_keys import bind_store, bind_store_type, build_key_parameters, has_any_id, has_key, list_keys
 from storefront.models.rows import ProductRow, ReviewRow
 from storefront.queries.store_lookup import find_row_key
@@ -42,7 +43,7 @@ Values = Mapping[str, Any]
 REVIEW_RULES: validation.Rules = {
     "rating": validation.non_null_rule(validation.integer_rule(1, 5)),
     "title": validation.optional_rule(validation.text_rule(255, min_characters=0)),
-    "body": validation.optional_rule(validation.text_rule(10_000, min_characters=0)),
+    "body": validation.optional_rule(validation.text_rule(MAX_REVIEW_CHARACTERS, min_characters=0)),
 }
 CREATE_RULES: validation.Rules = {"productId": validation.validate_id, **REVIEW_RULES}
 UPDATE_RULES: validation.Rules = {**validation.UPDATE_LOCK_RULES, **REVIEW_RULES}
@@ -57,7 +58,7 @@ MODERATE_RULES: validation.Rules = {
 REPLY_RULES: validation.Rules = {
     "id": validation.validate_id,
     "expectedVersion": validation.accept_any,
-    "reply": validation.optional_rule(validation.text_rule(10_000)),
+    "reply": validation.optional_rule(validation.text_rule(MAX_REVIEW_CHARACTERS)),
 }
 
 

@@ -33,6 +33,7 @@ from storefront.core.db.bulkhead import Bulkhead
 from storefront.core.db.pipeline import Pipeline, PipelineConnection, PipelineTimeoutError, QueuedStatement
 from storefront.core.db.pool import CONNECT_TIMEOUT_SECONDS, UNAVAILABLE_MESSAGE, ConnectionPool, PoolStats
 from storefront.core.errors import LockTimeout, TimedOut, Unavailable
+from storefront.core.result_budget import ResultBudget, get_current_budget
 
 log = logging.getLogger("storefront")
 
@@ -219,12 +220,13 @@ class Connection:
         in_transaction: bool = False,
         statement_timeout: int = 0,
         settings: Mapping[str, object] | None = None,
+        budget: ResultBudget | None = None,
     ) -> None:
         # The connection of psycopg, for what has no Statement, such as COPY. It bypasses the queue: flush first.
         self.raw = pipeline.raw
         self._pipeline = pipeline
         self._observers, self._statement_timeout = observers, statement_timeout
-        self._in_transaction = in_transaction
+        self._in_transaction, self._budget = in_transaction, budget
         # Once COMMIT is sent, a lost connection leaves the outcome of the transaction unknown.
         self.is_committing = False
         self._settings = [QueuedStatement(SET_LOCAL, [name, str(value)]) for name, value in (settings or {}).items()]
@@ -234,7 +236,7 @@ class Connection:
         """Execute a statement, after the queued ones, and return its rows; an empty list where it returns none."""
         queued = self.enqueue(statement, parameters)
         await self.flush()
-        return queued.rows
+        return await queued.load_rows()
 
     def enqueue(self, statement: Statement, parameters: Parameters | None = None) -> QueuedStatement:
         """Queue a statement for the next round trip, after which its rows are available."""
@@ -267,11 +269,11 @@ class Connection:
     async def _execute_batch(self, batch: Sequence[QueuedStatement]) -> None:
         context = request_context.get_current_context()
         if context is None:
-            await self._pipeline.execute_batch(batch)
+            await self._pipeline.execute_batch(batch, self._budget)
             return
         started_at, error = perf_counter(), None
         try:
-            await self._pipeline.execute_batch(batch)
+            await self._pipeline.execute_batch(batch, self._budget)
         except BaseException as raised:
             error = raised
             raise
@@ -458,7 +460,10 @@ class Database:
             pooled_connection = await self._pool.acquire(max(0.0, deadline - monotonic()))
             try:
                 return await Connection(
-                    pooled_connection.statements, self.observers, statement_timeout=self._statement_timeout
+                    pooled_connection.statements,
+                    self.observers,
+                    statement_timeout=self._statement_timeout,
+                    budget=get_current_budget(),
                 ).fetch(statement, parameters)
             except _UNAVAILABLE_ERRORS as error:
                 is_over = not attempts_left or monotonic() > deadline

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import socket
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,13 +16,22 @@ from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from psycopg import AsyncConnection, Error, OperationalError
+from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import Buffer, PQGen
 from psycopg.abc import Transformer as Types
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import CancellationTimeout, DuplicatePreparedStatement, InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+
+from storefront.core.errors import RequestError
+from storefront.core.result_budget import ResultBudget
+
+try:
+    from fcntl import ioctl
+    from termios import FIONREAD
+except ImportError:  # pragma: no cover - Windows
+    ioctl = None  # type: ignore[assignment]
 
 log = logging.getLogger("storefront")
 
@@ -32,9 +42,19 @@ CANCEL_TIMEOUT_SECONDS = 5.0
 # Seconds beyond the statement timeouts of a batch after which its connection is considered lost.
 BATCH_GRACE_SECONDS = 5.0
 
+# Bytes that are read, and bytes of rows that are converted, before the event loop runs other tasks.
+MAX_BYTES_PER_TURN = 524_288
+
+# What libpq has room for whenever it reads.
+MIN_READ_BYTES = 8_192
+
+# Results with more values are not counted exactly: Postgres is slower to send them than they are read.
+MAX_EXACT_VALUES = 20_000
+
 # Plain integers: looking up enum members takes longer than the calls of libpq.
 CONNECTION_OK, TRANSACTION_IDLE = int(ConnStatus.OK), int(TransactionStatus.IDLE)
-RESULT_FATAL_ERROR, RESULT_PIPELINE_SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
+RESULT_COMMAND_OK, RESULT_FATAL_ERROR = int(ExecStatus.COMMAND_OK), int(ExecStatus.FATAL_ERROR)
+RESULT_PIPELINE_SYNC = int(ExecStatus.PIPELINE_SYNC)
 AUTO_FORMAT = PyFormat.AUTO
 
 T = TypeVar("T")
@@ -79,16 +99,17 @@ class PlainSQL:
 class QueuedStatement:
     """A statement of the next batch. Afterwards `rows` are its rows; empty where it returns none."""
 
-    __slots__ = ("_result", "_rows", "statement", "values")
+    __slots__ = ("_result", "_result_bytes", "_rows", "statement", "values")
 
     def __init__(self, statement: PipelineStatement, values: Sequence[Any] = ()) -> None:
         self.statement, self.values = statement, values
         self._rows: list[Any] = []
         self._result: tuple[PGresult, Types] | None = None
+        self._result_bytes = 0
 
-    def set_result(self, result: PGresult, types: Types) -> None:
-        """Store the result of the statement."""
-        self._result = result, types
+    def set_result(self, result: PGresult, types: Types, batch_bytes: int) -> None:
+        """Store the result of the statement. `batch_bytes`: about how many bytes its batch has returned."""
+        self._result, self._result_bytes = (result, types), batch_bytes
 
     @property
     def rows(self) -> list[Any]:
@@ -97,6 +118,19 @@ class QueuedStatement:
             (result, types), self._result = self._result, None
             types.set_pgresult(result)
             self._rows = types.load_rows(0, result.ntuples, self.statement.get_row_maker(result))
+        return self._rows
+
+    async def load_rows(self) -> list[Any]:
+        """The rows. Long ones are converted a few at a time, so that the event loop runs other tasks in between."""
+        if self._result is None or self._result_bytes <= MAX_BYTES_PER_TURN:
+            return self.rows
+        (result, types), self._result = self._result, None
+        types.set_pgresult(result)
+        row_count, make_row = result.ntuples, self.statement.get_row_maker(result)
+        rows_per_turn = max(1, row_count * MAX_BYTES_PER_TURN // self._result_bytes)
+        for start in range(0, row_count, rows_per_turn):
+            self._rows += types.load_rows(start, min(start + rows_per_turn, row_count), make_row)
+            await asyncio.sleep(0)
         return self._rows
 
 
@@ -120,6 +154,7 @@ class Pipeline:
         self._session_setup: PlainSQL | None = None
         self._is_session_configured = False
         self._socket_poll = _SocketPoll(self._socket)
+        self._available = array("i", [0])
         self._deadline: float | None = None
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -128,7 +163,10 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._results: list[PGresult] = []
         self._is_batch_done = True
-        self._batch_error: OperationalError | None = None
+        self._batch_error: OperationalError | RequestError | None = None
+        # What the batch has returned so far, in bytes, and the budget that it counts against.
+        self._batch_bytes = self._last_bytes = 0
+        self._budget: ResultBudget | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -164,13 +202,13 @@ class Pipeline:
             self._session_setup = PlainSQL(f"SELECT {_render_set_config(settings, is_local=True)}")
         self._use_prepared = self._session_setup is None if use_prepared is None else use_prepared
 
-    async def execute_batch(self, batch: Sequence[QueuedStatement]) -> None:
+    async def execute_batch(self, batch: Sequence[QueuedStatement], budget: ResultBudget | None = None) -> None:
         """Execute the statements in order and assign their rows. Outside of a transaction, they form one implicit transaction.
 
-        Raises the first error; the statements after it are skipped.
+        Raises the first error; the statements after it are skipped. Rows beyond the `budget` cancel the batch.
         """
         async with self.raw.lock:
-            was_idle = self.is_idle
+            was_idle, self._budget = self.is_idle, budget
             try:
                 await self._execute_batch(batch)
             except PREPARED_STATEMENT_ERRORS as error:
@@ -193,14 +231,14 @@ class Pipeline:
         # Serialize all values before anything is sent.
         messages = [(queued, *self._dump_values(queued.values)) for queued in batch]
         targets: list[ResultTarget] = []
-        self._results, self._is_batch_done, self._sent_at = [], False, monotonic()
+        self._results, self._is_batch_done, self._sent_at, self._batch_bytes = [], False, monotonic(), 0
         try:
             self._pgconn.enter_pipeline_mode()
             self._send_batch(messages, targets)
             self._set_deadline(len(batch))
             await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, RequestError):
             await self._cancel_batch(targets)
             raise
         except BaseException:
@@ -210,6 +248,8 @@ class Pipeline:
             self._assign_results(targets)
             raise
         self._is_session_configured = not self.is_idle
+        if self._budget is not None:
+            self._count_last_bytes(self._budget)
         self._assign_results(targets)
 
     def stop_listening(self) -> None:
@@ -255,15 +295,19 @@ class Pipeline:
 
     async def _cancel_batch(self, targets: "Sequence[ResultTarget]") -> None:
         """Cancel the running statement, so that the connection can be reused; close the connection where that fails."""
+        if self._budget is not None:
+            self._budget.return_rows(self._batch_bytes)
+            self._budget = None
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS) as self._cancel_timeout:
+                # Nothing is read meanwhile: a statement with too many rows goes no further than the buffers of the socket.
                 await self.raw.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+                if isinstance(self._batch_error, RequestError):
+                    self._batch_error, self._is_batch_done = None, False
                 await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
             self._is_session_configured = not self.is_idle
-            # What was prepared stays prepared: to prepare it again would be an error.
-            with suppress(Error):
-                self._assign_results(targets)
+            self._record_prepared_statements(targets)
         except BaseException as error:
             log.warning("a statement could not be cancelled (%s): its connection is closed", type(error).__name__)
             if isinstance(error, TimeoutError | CancellationTimeout):
@@ -273,6 +317,7 @@ class Pipeline:
                 raise
         finally:
             self._cancel_timeout = None
+            self._results = []
 
     def finish(self) -> None:
         """Close the connection."""
@@ -310,16 +355,62 @@ class Pipeline:
             raise self._batch_error
 
     def _on_readable(self) -> None:
+        max_bytes = self._batch_bytes + MAX_BYTES_PER_TURN
         try:
+            available = 0 if self._is_batch_done else self._get_available_bytes()
             # Read until nothing is left: where a last message and a reset arrive together, uvloop calls only once.
             while True:
                 self._pgconn.consume_input()
                 self._read_results()
-                if self._is_batch_done or not self._socket_poll.is_readable():
+                if self._is_batch_done:
+                    self._last_bytes = available
                     break
-        except OperationalError as error:
+                remaining = self._get_available_bytes()
+                # libpq does not tell how much it reads: at least MIN_READ_BYTES, or all. What arrives at the same moment is not
+                # counted, so that this is less than there is, down to a quarter where Postgres has all rows at hand.
+                self._count_bytes(max(available - remaining, min(available, MIN_READ_BYTES)))
+                if not remaining and not self._socket_poll.is_readable():
+                    break
+                available = remaining or self._get_available_bytes()
+                if self._batch_bytes > max_bytes and self._loop is not None:
+                    self._loop.call_soon(self._continue_reading)
+                    break
+        except (OperationalError, RequestError) as error:
             self._fail_batch(error)
         self._wake_waiter()
+
+    def _continue_reading(self) -> None:
+        # The batch may have been read or cancelled meanwhile.
+        if self._loop is not None and not self._is_batch_done:
+            self._on_readable()
+
+    def _get_available_bytes(self) -> int:
+        """The bytes that have arrived and are not read; 0 where the system does not tell."""
+        if ioctl is None:
+            return 0
+        ioctl(self._socket, FIONREAD, self._available)
+        return self._available[0]
+
+    def _count_bytes(self, count: int) -> None:
+        """Count bytes that were read. Raises what the budget raises."""
+        self._batch_bytes += count
+        if self._budget is not None and count:
+            self._budget.charge_rows(count, self._batch_bytes)
+
+    def _count_last_bytes(self, budget: ResultBudget) -> None:
+        """Count what a complete batch has returned beyond what was counted while it arrived. Raises what the budget raises."""
+        count, self._last_bytes = self._last_bytes, 0
+        self._batch_bytes += count
+        if self._batch_bytes > budget.min_exact_bytes:
+            missing = _measure_results(self._results) - self._batch_bytes
+            if missing > 0:
+                count, self._batch_bytes = count + missing, self._batch_bytes + missing
+        try:
+            budget.charge_rows(count, self._batch_bytes)
+        except RequestError:
+            self._results = []
+            budget.return_rows(self._batch_bytes)
+            raise
 
     def _on_writable(self) -> None:
         try:
@@ -343,7 +434,7 @@ class Pipeline:
             else:
                 self._results.append(result)
 
-    def _fail_batch(self, error: OperationalError) -> None:
+    def _fail_batch(self, error: OperationalError | RequestError) -> None:
         # Immediately: another connection may get the same file descriptor.
         self.stop_listening()
         self._batch_error, self._is_batch_done = error, True
@@ -380,7 +471,25 @@ class Pipeline:
             if isinstance(target, tuple):
                 self._prepared_statements.add(*target)
             elif target is not None and result.nfields:
-                target.set_result(result, types)
+                target.set_result(result, types, self._batch_bytes)
+
+    def _record_prepared_statements(self, targets: "Sequence[ResultTarget]") -> None:
+        """Record the statements that a cancelled batch has prepared: preparing them again would be an error."""
+        for result, target in zip(self._results, targets, strict=False):
+            if isinstance(target, tuple) and result.status == RESULT_COMMAND_OK:
+                self._prepared_statements.add(*target)
+
+
+def _measure_results(results: Sequence[PGresult]) -> int:
+    """The bytes of all values; 0 if there are more than MAX_EXACT_VALUES."""
+    if sum(result.ntuples * result.nfields for result in results) > MAX_EXACT_VALUES:
+        return 0
+    return sum(
+        len(result.get_value(row, column) or b"")
+        for result in results
+        for row in range(result.ntuples)
+        for column in range(result.nfields)
+    )
 
 
 # The target of a result: an executed statement, or a statement prepared under a name; None for one that was closed.

@@ -59,6 +59,13 @@ class LimitSettings(BaseSettings):
     )
     max_message: int = Field(262_144, ge=1_024, description="Maximum bytes of a message from a WebSocket client.")
     max_response: int = Field(16_000_000, ge=10_000, description="Maximum bytes of one response to an operation or a batch.")
+    max_row_bytes: int = Field(
+        128_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Maximum bytes of rows that the operations of a process hold at a time; beyond, those that read much are "
+        "refused.",
+    )
     max_unread_connection: int = Field(
         32_000_000,
         ge=10_000,
@@ -106,7 +113,7 @@ class LimitSettings(BaseSettings):
             raise ValueError("must be at least STOREFRONT_MAX_BODY and STOREFRONT_MAX_SIGNED_IN_BODY: one body has to fit")
         return value
 
-    @field_validator("max_unread_connection", "max_unread_websocket", "max_unread")
+    @field_validator("max_row_bytes", "max_unread_connection", "max_unread_websocket", "max_unread")
     @classmethod
     def _check_unread(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("max_response", 0):

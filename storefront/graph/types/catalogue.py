@@ -52,12 +52,11 @@ from storefront.graph.json_pushdown import (
     MAX_VARIANTS_PER_PAGE,
     build_nodes_document,
     build_product_document,
-    wrap_json_row,
 )
 from storefront.graph.limits import RATING_LIMITS, ROW_LIMITS, SEARCH_LIMITS, limits, row_limits
 from storefront.graph.pagination import CURSOR_LIMITS, After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
-from storefront.graph.rows import as_row
+from storefront.graph.rows import as_row, wrap_json_rows
 from storefront.graph.scalars import HTML, CurrencyCode, Position
 from storefront.graph.types.analytics import (
     AnalyticsEventConnection,
@@ -330,7 +329,7 @@ async def _load_product(
     document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
     rows = await info.context.load_many(loaders.load_config_product, [row.id for row in stores], lookup_name, value, document)
     # An error is that of its store alone.
-    return [row if document is None or row is None or isinstance(row, Exception) else wrap_json_row(row) for row in rows]
+    return [row if document is None or row is None or isinstance(row, Exception) else wrap_json_rows([row])[0] for row in rows]
 
 
 async def _load_config_variants(

@@ -12,7 +12,8 @@ import orjson
 from graphql import ExecutionResult, OperationType
 
 from storefront.core.cooperative import count_input_steps, run_in_thread_if_long
-from storefront.core.errors import LimitExceeded, RequestError, Unavailable
+from storefront.core.errors import RequestError, Unavailable
+from storefront.core.result_budget import ResultBudget, ResultBudgets, create_response_error
 from storefront.execution.document_nodes import get_operation_name
 from storefront.execution.executor import BreadthFirstExecutor
 from storefront.execution.strawberry_adapter import EXECUTE_DEFAULT_ARGUMENTS
@@ -35,11 +36,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyLimits:
-    """How many queries and mutations run at a time, the timeout of each in seconds, and the size of a response in bytes."""
+    """How many queries and mutations run at a time, the timeout of each in seconds, and sizes in bytes: of a response, of the
+    rows that an operation reads for it, and of those that all operations hold at a time.
+    """
 
     max_operations: int = 200
     timeout_seconds: float = 30.0
     max_response_bytes: int = 16_000_000
+    max_row_bytes: int = 128_000_000
 
 
 DEFAULT_CONCURRENCY_LIMITS = ConcurrencyLimits()
@@ -56,6 +60,8 @@ class Operations:
     ) -> None:
         self._documents, self._limits, self._observers = documents, limits, observers
         self._running_count, self._parse_lock = 0, ParseLock(limits.max_operations)
+        share_bytes = limits.max_row_bytes // limits.max_operations
+        self._budgets = ResultBudgets(limits.max_response_bytes, limits.max_row_bytes, share_bytes)
         self._schema, self._hides_suggestions = documents.schema, not documents.policy.allows_introspection
         self._subscriptions = Subscriptions(
             self._schema, self._execute_observed, self.encode_response, hides_suggestions=self._hides_suggestions
@@ -144,9 +150,7 @@ class Operations:
     def check_response_size(self, size: int, kind: OperationType | None = None) -> None:
         """Raise LimitExceeded if a response of this size in bytes is too large."""
         if size > self._limits.max_response_bytes:
-            mutation_note = " The mutation is done." if kind is OperationType.MUTATION else ""
-            problem = f"The response is too large.{mutation_note} Select fewer fields or ask for shorter pages"
-            raise LimitExceeded("responseBytes", self._limits.max_response_bytes, size, problem, "bytes")
+            raise create_response_error(self._limits.max_response_bytes, size, is_mutation=kind is OperationType.MUTATION)
 
     def stream(
         self, operation: PreparedOperation, context: OperationContext, request_id: str, try_write: TryWrite | None = None
@@ -165,13 +169,23 @@ class Operations:
     async def _execute_observed(
         self, operation: PreparedOperation, context: object, root: Any = None, deadline: OperationDeadline | None = None
     ) -> ExecutionResult:
-        with self._observers.observe_execution(operation) as execution:
-            result = await self._execute(operation, context, root, deadline)
-            execution.record_result(result)
+        is_mutation = operation.kind is OperationType.MUTATION
+        with self._observers.observe_execution(operation) as execution, self._budgets.limit_operation() as budget:
+            result = await self._execute(operation, context, root, deadline, budget)
+            # What a mutation has done is done: only its payload is refused.
+            error = budget.response_error if is_mutation else budget.error
+            execution.record_result(result if error is None else ExecutionResult(None, errors=[wrap_error(error)]))
+        if error is not None:
+            raise create_response_error(self._limits.max_response_bytes, is_mutation=True) if is_mutation else error
         return result
 
     async def _execute(
-        self, operation: PreparedOperation, context: object, root: Any, deadline: OperationDeadline | None
+        self,
+        operation: PreparedOperation,
+        context: object,
+        root: Any,
+        deadline: OperationDeadline | None,
+        budget: ResultBudget,
     ) -> ExecutionResult:
         document, plans = operation.document.ast, operation.document.plans
         if (guarded := operation.document.guarded) is not None and guarded.is_refused(context):
@@ -191,6 +205,7 @@ class Operations:
             plans=plans,
             hide_suggestions=self._hides_suggestions,
             deadline=deadline,
+            budget=budget,
         )
         if isinstance(executor, list):
             return ExecutionResult(None, errors=executor)

@@ -21,7 +21,7 @@ from graphql import (
 )
 from graphql.execution import Executor, create_source_event_stream
 
-from storefront.core.errors import LimitExceeded
+from storefront.core.errors import LimitExceeded, Unavailable
 from storefront.core.ids import new_id
 from storefront.core.memory import compact_bytes
 from storefront.core.tasks import share
@@ -119,13 +119,16 @@ class Subscriptions:
                 result = await self._execute(operation, event_context, event)
                 if not is_incomplete(result):
                     return compact_bytes(self._encode(format_result(result, request_id)))
-                if monotonic() > deadline:
-                    raise _EventFailedError
+            except Unavailable:
+                # Too many rows of other operations.
+                pass
             except LimitExceeded as error:
                 # The subscription goes on: later events may be smaller.
                 return orjson.dumps(format_request_error(error, request_id))
             finally:
                 event_context.release()
+            if monotonic() > deadline:
+                raise _EventFailedError
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_PAUSE_SECONDS)
 

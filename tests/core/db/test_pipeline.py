@@ -10,10 +10,17 @@ from sqlalchemy import text
 
 from storefront.core.db import pipeline
 from storefront.core.db.database import Connection, Database, Statement, compile_statement
-from storefront.core.errors import Unavailable
+from storefront.core.errors import LimitExceeded, Unavailable
+from storefront.core.result_budget import ResultBudgets
+from tests.loop_load import measured_load
 
 ONE, TWO = compile_statement(text("SELECT 1 AS one")), compile_statement(text("SELECT CAST(:number AS integer) AS two"))
 FAILS = compile_statement(text("SELECT 1 / CAST(:number AS integer)"))
+TEXTS = compile_statement(
+    # Not in FROM, where all rows exist before the first is sent.
+    text("SELECT repeat('x', CAST(:characters AS integer)) AS text, generate_series(1, CAST(:rows AS integer))")
+)
+PID = compile_statement(text("SELECT pg_backend_pid() AS pid"))
 SLOW = compile_statement(text("SELECT pg_sleep(60)"))
 NAMES = compile_statement(text("SELECT name FROM pg_prepared_statements"))
 ECHO = compile_statement(text("SELECT CAST(:text AS text) AS text"))
@@ -170,6 +177,69 @@ async def test_cancellation_cancels_statement_and_keeps_connection(database: Dat
             await run_in_transaction(database, (MAKE, {}), (SLOW, {}))
     assert await database.fetch(compile_statement(text("SELECT pg_backend_pid() AS pid"))) == [(before,)]
     assert [row.name for row in await database.fetch(MADE)] == [None]
+
+
+async def test_cancelled_statement_stays_prepared(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await database.fetch(SLOW)
+    assert [row.name for row in await database.fetch(NAMES)] and "prepared statements were lost" not in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------- budgets
+
+
+async def test_rows_beyond_the_budget_cancel_their_statement(database: Database) -> None:
+    [(pid,)] = await database.fetch(PID)
+    budgets = ResultBudgets(300_000, 10**9, 10**9)
+    with budgets.limit_operation() as budget:
+        for _ in range(2):
+            with pytest.raises(LimitExceeded, match="at most 300,000 bytes"):
+                # So many rows that only a cancelled statement ends.
+                await database.fetch(TEXTS, {"characters": 20_000, "rows": 10**9})
+            assert budget.row_bytes < 300_000
+        # Small ones are executed nevertheless, as those before a write.
+        assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
+    assert budgets.row_bytes == 0
+    assert await database.fetch(PID) == [(pid,)]
+    assert len(await database.fetch(TEXTS, {"characters": 20_000, "rows": 20})) == 20
+
+
+@pytest.mark.parametrize(("characters", "rows"), [(2_000_000, 1), (100_000, 20), (1_000, 2_000), (1, 150_000)])
+async def test_rows_are_counted_whatever_their_size(database: Database, characters: int, rows: int) -> None:
+    with ResultBudgets(4_000_000, 10**9, 10**9).limit_operation() as budget:
+        found = await database.fetch(TEXTS, {"characters": characters, "rows": rows})
+        assert [len(found), len(found[-1].text)] == [rows, characters]
+        assert budget.row_bytes > 0.8 * characters * rows
+
+
+async def test_statements_of_an_operation_share_a_budget(database: Database) -> None:
+    with ResultBudgets(500_000, 10**9, 10**9).limit_operation():
+        await database.fetch(TEXTS, {"characters": 100_000, "rows": 3})
+        with pytest.raises(LimitExceeded):
+            await database.fetch(TEXTS, {"characters": 100_000, "rows": 3})
+    async with database.transaction() as connection:
+        assert len(await connection.fetch(TEXTS, {"characters": 100_000, "rows": 8})) == 8
+
+
+async def test_operations_share_the_budget_of_a_process(database: Database) -> None:
+    budgets = ResultBudgets(1_600_000, 1_000_000, 200_000)
+    with budgets.limit_operation():
+        await database.fetch(TEXTS, {"characters": 100_000, "rows": 9})
+        with budgets.limit_operation():
+            # Less than a share.
+            await database.fetch(TEXTS, {"characters": 90_000, "rows": 2})
+            with pytest.raises(Unavailable, match="Too many large responses"):
+                await database.fetch(TEXTS, {"characters": 100_000, "rows": 9})
+    with budgets.limit_operation():
+        await database.fetch(TEXTS, {"characters": 100_000, "rows": 9})
+
+
+async def test_long_results_leave_turns_to_others(database: Database) -> None:
+    async with measured_load() as load:
+        assert len(await database.fetch(TEXTS, {"characters": 500_000, "rows": 400})) == 400
+    assert load.longest_stall_seconds < load.seconds / 2
 
 
 async def test_uncancellable_statement_closes_its_connection(
