@@ -132,6 +132,11 @@ ATTACKS: Mapping[str, Attack] = {
         "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { nodes { id } } } } } } }",
         details={"limit": "cost", "found": 2 + 100 * (2 + 100 * (2 + 100))},
     ),
+    "a page below each product of a page": Attack(
+        "{ configs(first: 1) { nodes { products(first: 100) { nodes { config { "
+        "products(first: 100) { nodes { title description } } } } } } } }",
+        None,
+    ),
     "types of fields of types": Attack(
         "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }", INVALID
     ),

@@ -55,6 +55,10 @@ log = logging.getLogger("storefront.execution")
 
 C = TypeVar("C")
 
+# Values that are completed before the event loop runs other tasks: a few milliseconds. To build an object takes as long as
+# to complete some of its fields.
+MAX_VALUES_PER_TURN, ASSEMBLED_FIELDS = 5_000, 3
+
 _UNLIMITED = ResultBudgets(sys.maxsize, sys.maxsize, sys.maxsize)
 
 
@@ -268,21 +272,29 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         levels: list[list[ObjectBatch]] = [root_results.child_batches]
         while levels[-1]:
             levels.append(await self._resolve_level(levels[-1]))
+        turns = _Turns()
         for level in reversed(levels):
             for batch in level:
                 batch.assemble_results()
+                await turns.count(len(batch.objects) * ASSEMBLED_FIELDS)
         return root_results.collect_values()[0]
 
     async def _resolve_level(self, level: "Sequence[ObjectBatch]") -> "list[ObjectBatch]":
         """Resolve all fields of a level concurrently, and return the next level."""
         pending: list[PendingCoroutine] = []
+        turns = _Turns()
         try:
             for batch in level:
                 batch.resolve_fields(pending)
             await finish_all(pending)
+            await turns.count(sum(len(batch.objects) * len(batch.resolved_fields) for batch in level))
         finally:
             cancel_all(pending)
-        return [child_batch for batch in level for child_batch in batch.complete_fields()]
+        for batch in level:
+            for resolved in batch.resolved_fields:
+                batch.complete_field(resolved)
+                await turns.count(len(batch.objects))
+        return [child_batch for batch in level for child_batch in batch.child_batches]
 
 
 def _break_cycles(executor: Any) -> None:
@@ -323,10 +335,26 @@ class ReferenceExecutor(Executor[C], Generic[C]):
         return value
 
 
+class _Turns:
+    """Counts values that are completed in one piece, and lets the event loop run other tasks in between."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    async def count(self, values: int) -> None:
+        """Count values; other tasks run if there are many since they did."""
+        self._count += values
+        if self._count > MAX_VALUES_PER_TURN:
+            self._count = 0
+            await asyncio.sleep(0)
+
+
 class ObjectBatch:
     """The objects of one type under one field of a level, and their results."""
 
-    __slots__ = ("_executor", "_field_results", "_path", "_resolved_fields", "_selection", "objects", "results")
+    __slots__ = ("_executor", "_field_results", "_path", "_selection", "objects", "resolved_fields", "results")
 
     def __init__(self, executor: BreadthFirstExecutor[Any], selection: SelectionPlan, path: Path, objects: Column) -> None:
         self._executor = executor
@@ -334,7 +362,7 @@ class ObjectBatch:
         self._path = path
         self.objects = objects
         self.results: Sequence[dict[str, Any]] = ()
-        self._resolved_fields: list[list[Any]] = []
+        self.resolved_fields: list[list[Any]] = []
         self._field_results: list[FieldResults] = []
 
     def resolve_fields(self, pending: list[PendingCoroutine]) -> None:
@@ -344,15 +372,19 @@ class ObjectBatch:
             field_path = Path(path, field.name, type_name)
             values = field.resolve_values(field, executor, field_path, objects)
             resolved = [field, field_path, values]
-            self._resolved_fields.append(resolved)
+            self.resolved_fields.append(resolved)
             # A batch resolver returns one awaitable, which is replaced by the list of values. Attributes are not awaited:
             # `unwrap` raises Unsupported for awaitable ones.
             if not field.is_attribute:
                 start_awaitables(values if isinstance(values, list) else resolved, pending)
 
-    def complete_fields(self) -> "Sequence[ObjectBatch]":
-        """Complete leaves, nulls and lists of each field. Returns the batches of child objects: the next level."""
-        self._field_results = [FieldResults(self._executor, *resolved) for resolved in self._resolved_fields]
+    def complete_field(self, resolved: list[Any]) -> None:
+        """Complete leaves, nulls and lists of a field."""
+        self._field_results.append(FieldResults(self._executor, *resolved))
+
+    @property
+    def child_batches(self) -> "Sequence[ObjectBatch]":
+        """The batches of child objects, once all fields are complete: the next level."""
         return [child_batch for field_results in self._field_results for child_batch in field_results.child_batches]
 
     def assemble_results(self) -> None:
