@@ -121,7 +121,7 @@ def build_services(options: Settings, database_url: str) -> Services:
         database,
         SpellingCorrector(),
         options.load_vault(),
-        Feed(hub, wakeups, live_lists=SharedRuns(options.max_live_lists)),
+        Feed(hub, wakeups, live_lists=SharedRuns(options.max_live_lists, "live lists")),
         media_config,
         outbound=outbound,
         facet_indexes=facet_indexes,

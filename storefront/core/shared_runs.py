@@ -21,10 +21,10 @@ R = TypeVar("R", bound=Runnable)
 
 
 class SharedRuns:
-    """The running objects of this process by key, at most `max_items` of them."""
+    """The running objects of this process by key, at most `max_items` of them (None: no limit). `name`: theirs, in errors."""
 
-    def __init__(self, max_items: int) -> None:
-        self.max_items = max_items
+    def __init__(self, max_items: int | None, name: str) -> None:
+        self.max_items, self._name = max_items, name
         self._items: dict[Hashable, Any] = {}
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
         self._user_counts: dict[Hashable, int] = {}
@@ -33,14 +33,16 @@ class SharedRuns:
         """The number of running objects."""
         return len(self._items)
 
-    def check_capacity(self, key: Hashable, name: str) -> None:
-        """Raises Unavailable if the object with this key does not run and no other may. `name`: of the objects, in the error."""
-        if key not in self._items and len(self._items) >= self.max_items:
-            raise Unavailable(f"This server has the maximum number of {name}, {self.max_items:,}. Try again later.")
+    def check_capacity(self, key: Hashable) -> None:
+        """Raises Unavailable if the object with this key does not run and no other may."""
+        if self.max_items is not None and key not in self._items and len(self._items) >= self.max_items:
+            raise Unavailable(f"This server has the maximum number of {self._name}, {self.max_items:,}. Try again later.")
 
     @asynccontextmanager
     async def use(self, key: Hashable, build: Callable[[], R]) -> AsyncIterator[R]:
-        """The running object with this key; `build` makes it for the first user."""
+        """The running object with this key; `build` makes it for the first user. Raises Unavailable."""
+        # Again: others may have come since the user was told that there is room.
+        self.check_capacity(key)
         if key not in self._items:
             self._items[key], self._user_counts[key] = build(), 0
             self._tasks[key] = create_detached_task(self._items[key].run())

@@ -293,10 +293,8 @@ class Hub:
             # A snapshot: channels opened during the read are not in its result.
             polled_channels = list(self._channels.values())
             try:
-                heads = (
-                    await self._read_with_timeout(self._load_heads([channel.config_id for channel in polled_channels]))
-                    if polled_channels
-                    else {}
+                heads, deleted = await self._read_with_timeout(
+                    self._load_state([channel.config_id for channel in polled_channels])
                 )
             except Exception as error:
                 if not isinstance(error, DATABASE_ERRORS):
@@ -308,7 +306,7 @@ class Hub:
                 if heads.get(channel.config_id, channel.head) > channel.head:
                     self._stats.missed_wakeups += 1
                     channel.wakeup.set()
-                elif channel.head and channel.config_id not in heads:
+                elif channel.config_id in deleted:
                     channel.is_deleted = True
                     channel.entries_arrived.set()
 
@@ -317,6 +315,14 @@ class Hub:
             await asyncio.sleep(self._heartbeat_interval)
             for channel in self._channels.values():
                 channel.send_heartbeat()
+
+    async def _load_state(self, config_ids: list[str]) -> tuple[dict[str, int], set[str]]:
+        """The last positions of stores, and those of them that are deleted."""
+        heads = await self._load_heads(config_ids) if config_ids else {}
+        # A store without a position may be one whose log is empty.
+        missing = [config_id for config_id in config_ids if config_id not in heads]
+        existing = await log.find_existing_stores(self._database, missing) if missing else set[str]()
+        return heads, {*missing} - existing
 
     async def _load_heads(self, config_ids: list[str]) -> dict[str, int]:
         return await log.load_last_positions(self._database, config_ids)

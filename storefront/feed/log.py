@@ -13,7 +13,7 @@ from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import DIALECT, Connection, Database, Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.db.sweeps import Sweep, render_deletion, run_sweep
-from storefront.models import changes, positions
+from storefront.models import changes, configs, positions
 from storefront.models.former_values import FormerVariants
 from storefront.models.row_keys import build_store_parameters, depend_on_stores, have_single_store, is_any_store
 from storefront.models.rows import ChangeRow
@@ -99,6 +99,17 @@ async def load_last_positions(database: Database, config_ids: Sequence[str]) -> 
     """The last position of each store's log by store id; without stores whose logs are empty."""
     statement = _select_positions(have_single_store(config_ids))
     return {row.config_id: row.position for row in await database.fetch(statement, build_store_parameters(config_ids))}
+
+
+async def find_existing_stores(database: Database, config_ids: Sequence[str]) -> set[str]:
+    """Those of some stores that exist, by id: a store whose log is empty has no position."""
+    statement = _select_existing(have_single_store(config_ids))
+    return {row.id for row in await database.fetch(statement, build_store_parameters(config_ids))}
+
+
+@cache
+def _select_existing(is_single_store: bool) -> Statement:
+    return compile_statement(select(configs.c.id).where(is_any_store(configs.c.id, is_single_store)))
 
 
 @cache

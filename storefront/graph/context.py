@@ -65,7 +65,9 @@ class Feed:
     # Notifications that do not come from a store log, such as those of jobs.
     keyed_events: KeyedEvents = field(default_factory=KeyedEvents)
     # None may be opened unless a server says how many.
-    live_lists: SharedRuns = field(default_factory=lambda: SharedRuns(0))
+    live_lists: SharedRuns = field(default_factory=lambda: SharedRuns(0, "live lists"))
+    # What the live lists of a store share, by store.
+    store_lists: SharedRuns = field(default_factory=lambda: SharedRuns(None, "stores with live lists"))
     list_evaluations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_LIST_EVALUATIONS))
 
     def __post_init__(self) -> None:

@@ -2,13 +2,13 @@
 
 A list is read again, by the statement that reads it for `products`, when a change may have altered its rows, their order or its
 total; the difference makes the events. So a live list has no rules of its own for filters, search, sort orders and visibility.
-All listeners of the same list share its state and events, in each process.
+All listeners of the same list share its state and events, in each process, and different lists of a store share what they read.
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -18,9 +18,10 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.db.database import Database, retry_until_available
+from storefront.core.db.database import DATABASE_ERRORS, Database, is_transient, retry_until_available
+from storefront.core.shared_runs import SharedRuns
 from storefront.core.single_flight import SingleFlight
-from storefront.feed.hub import Gap, Hub, LogBatch
+from storefront.feed.hub import Gap
 from storefront.graph.context import Context
 from storefront.graph.scalars import Position, format_datetime
 from storefront.graph.types.catalogue import Product
@@ -36,15 +37,20 @@ from storefront.products.list_events import (
     ProductListSnapshot,
     ProductListUpdate,
 )
-from storefront.queries import changes, listing
-from storefront.queries.keyset import Window
-from storefront.queries.listing import Listing, Order, Selection, StoreScope
-from storefront.queries.memberships import load_memberships
+from storefront.products.store_lists import Reading, StoreBatch, StoreLists
+from storefront.queries import changes
+from storefront.queries.listing import Order, Selection
 from storefront.queries.visibility import Audience
 from storefront.serving.run.fanout import SharedSource, SourceStep
 
+logger = logging.getLogger("storefront")
+
 # Changes of other products whose membership in the list is looked up one by one. Of more, the list is read again.
 MAX_LOOKED_UP_ENTRIES = 20
+# Batches of entries that a list keeps until it is evaluated. Of more, it begins again with a snapshot.
+MAX_BACKLOG_BATCHES = 20
+# How long an evaluation is tried while the database is unavailable or too slow. Then the list ends, and its clients begin again.
+MAX_RETRY_SECONDS = 60.0
 
 # The filters and sort keys that a changed field may concern. A field that is not listed may concern all of them.
 _VARIANT_DEPENDENCIES = frozenset({"price", "min_price", "max_price", "in_stock", "attributes", "search"})
@@ -88,16 +94,11 @@ class ListKey:
         names = {self.order.key, *(name for name, _ in self.selection.filters)}
         return frozenset(names | {"search"} if self.selection.search else names)
 
-    def is_concerned(self, changed_fields: Iterable[str]) -> bool:
-        """Whether the changed fields of a product may bring it into the list, out of it or to another place."""
-        dependencies = self.dependencies
-        if dependencies & _TIME_DEPENDENCIES:
-            return True
-        return any(not _get_dependencies(name).isdisjoint(dependencies) for name in changed_fields)
-
     def is_sorted_by(self, changed_fields: Iterable[str]) -> bool:
         """Whether the changed fields of a product in the list may bring it to another place."""
-        return self.order.key == "updated_at" or any(self.order.key in _get_dependencies(name) for name in changed_fields)
+        return self.order.key in ("updated_at", "relevance") or any(
+            self.order.key in _get_dependencies(name) for name in changed_fields
+        )
 
 
 class _AllNames(frozenset[str]):
@@ -119,20 +120,19 @@ def _get_dependencies(field_name: str) -> frozenset[str]:
 
 @dataclass(slots=True)
 class _Concerns:
-    """What entries mean for a list: entries of products in it, by id, and of other products that it may concern."""
+    """What entries mean for a list: entries of products in it, by id, and of other products that it may concern.
+
+    `changed_members`: products in it that may have left it, but have not moved within it.
+    """
 
     in_window: dict[str, list[ChangeRow]] = field(default_factory=dict)
+    changed_members: set[str] = field(default_factory=set)
     outside: list[ChangeRow] = field(default_factory=list)
     needs_reading: bool = False
     needs_snapshot: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A list as it was read: the ids of its first products in order, and its total."""
-
-    ids: Sequence[str]
-    total: int
+    def __bool__(self) -> bool:
+        return self.needs_snapshot or self.needs_reading or bool(self.in_window) or bool(self.outside)
 
 
 def _get_max_events(limit: int) -> int:
@@ -143,9 +143,12 @@ def _get_max_events(limit: int) -> int:
 class LiveList:
     """The state of a live list in this process. Its events are numbered, in the order in which listeners apply them."""
 
-    def __init__(self, key: ListKey, database: Database, hub: Hub, evaluations: asyncio.Semaphore) -> None:
-        self._key, self._database, self._hub, self._evaluations = key, database, hub, evaluations
-        self._reading: _Reading | None = None
+    def __init__(self, key: ListKey, stores: SharedRuns, build_store: Callable[[], StoreLists]) -> None:
+        self._key, self._stores, self._build_store = key, stores, build_store
+        self._dependencies = key.dependencies
+        self._filtered_ids = dict(key.selection.filters).get("ids")
+        self._reading: Reading | None = None
+        self._window_ids: frozenset[str] = frozenset()
         self._position = self._event_position = 0
         # Above the numbers of any earlier list with this key: their listeners must not continue here in the midst.
         self._number = monotonic_ns()
@@ -153,20 +156,46 @@ class LiveList:
         self._snapshots = SingleFlight(1, 1.0)
         # A store that is not published does not say how often it changes.
         self._is_visible = True
+        # What has yet to be evaluated. Beyond some batches the list is read again instead.
+        self._backlog: list[StoreBatch] = []
+        self._is_evaluating = self._has_missed = False
+        self._offered = asyncio.Event()
         self.changed = asyncio.Event()
         self.error: Exception | None = None
         self.is_ended = False
 
     async def run(self) -> None:
         """Follow the log until cancelled, or until the store is deleted."""
+        key = self._key
         try:
-            async with aclosing(self._hub.stream_batches(self._key.config_id, None)) as batches:
-                async for batch in batches:
-                    await retry_until_available(partial(self._apply, batch))
+            async with self._stores.use(key.config_id, self._build_store) as store:
+                with store.following(self, key.selection, key.order, key.limit):
+                    while not self.is_ended:
+                        await self._offered.wait()
+                        self._offered.clear()
+                        await self._apply_backlog(store)
         except Exception as error:
-            # Listeners raise it.
-            self.error = error
+            self.end(error)
+
+    def offer(self, batch: StoreBatch) -> None:
+        """Take the next entries of the log: at once if they do not concern the list, else when it is evaluated."""
+        if not (self._is_evaluating or self._backlog or self._classify([batch])):
+            self._advance(batch.log.position, is_heartbeat=batch.log.is_heartbeat)
+            return
+        self._backlog.append(batch)
+        if len(self._backlog) > MAX_BACKLOG_BATCHES:
+            # Another list object: the evaluation that is under way must not remove what it has not taken.
+            self._has_missed, self._backlog = True, [batch]
+        self._offered.set()
+
+    def end(self, error: Exception | None) -> None:
+        """End the list. Its listeners raise the error, unless it is one of the database, after which they may begin again."""
         self.is_ended = True
+        if error is not None and is_transient(error):
+            logger.warning("a live list ends: the database did not answer for %g s", MAX_RETRY_SECONDS)
+        else:
+            self.error = error
+        self._offered.set()
         self._notify()
 
     def get_steps_after(self, number: int) -> Sequence[SourceStep] | None:
@@ -177,17 +206,20 @@ class LiveList:
             return None
         return [SourceStep(*event) for event in islice(self._events, number + 1 - self._events[0][0], None)]
 
-    async def load_snapshot(self) -> Sequence[SourceStep]:
-        """The list as it is now, as a step; none if it is about to change, or has not been read yet."""
+    async def load_snapshot(self, database: Database) -> Sequence[SourceStep]:
+        """The list as it is now, as a step; none if it is about to change, has not been read yet, or has ended."""
         if self._reading is None:
             return ()
-        return await self._snapshots.call(
-            self._number, partial(self._build_snapshot, self._reading, self._position, self._number)
-        )
+        build = partial(self._build_snapshot, database, self._reading, self._position, self._number)
+        try:
+            return await self._snapshots.call(self._number, build)
+        except DATABASE_ERRORS as error:
+            self.end(error)
+            return ()
 
-    async def _build_snapshot(self, reading: _Reading, position: int, number: int) -> Sequence[SourceStep]:
-        load = partial(load_products_by_ids, self._database, self._key.config_id, reading.ids, self._key.selection.audience)
-        rows = await retry_until_available(load)
+    async def _build_snapshot(self, database: Database, reading: Reading, position: int, number: int) -> Sequence[SourceStep]:
+        load = partial(load_products_by_ids, database, self._key.config_id, reading.ids, self._key.selection.audience)
+        rows = await retry_until_available(load, MAX_RETRY_SECONDS)
         if len(rows) < len(reading.ids):
             # One was deleted or hidden since; its entry is on its way.
             return ()
@@ -195,61 +227,84 @@ class LiveList:
         snapshot = ProductListSnapshot(position=Position(position), total_count=reading.total, products=products)
         return [SourceStep(number, snapshot)]
 
-    async def _apply(self, batch: LogBatch) -> None:
-        reading = self._reading
-        concerns = self._classify(batch.entries) if reading else _Concerns(needs_snapshot=True)
-        if concerns.needs_snapshot or concerns.needs_reading or concerns.in_window or concerns.outside:
-            async with self._evaluations:
-                await self._evaluate(concerns, batch.position)
-        elif batch.is_heartbeat and self._is_visible and batch.position > self._event_position and reading:
-            self._append([_build_heartbeat(batch.position, reading.total)])
-        self._position = batch.position
+    async def _apply_backlog(self, store: StoreLists) -> None:
+        self._is_evaluating = True
+        try:
+            while self._backlog and not self.is_ended:
+                await retry_until_available(partial(self._evaluate_backlog, store), MAX_RETRY_SECONDS)
+        finally:
+            self._is_evaluating = False
 
-    def _classify(self, entries: Sequence[ChangeRow | Gap]) -> _Concerns:
-        concerns, ids = _Concerns(), self._reading.ids if self._reading else ()
-        filtered_ids = dict(self._key.selection.filters).get("ids")
-        for entry in entries:
+    async def _evaluate_backlog(self, store: StoreLists) -> None:
+        async with store.evaluating():
+            # All changes until now, in one evaluation.
+            backlog, batches = self._backlog, [*self._backlog]
+            position, concerns = batches[-1].log.position, self._classify(batches)
+            concerns.needs_snapshot |= self._has_missed
+            if concerns:
+                await self._evaluate(store, concerns, position)
+        self._advance(position, is_heartbeat=any(batch.log.is_heartbeat for batch in batches))
+        if self._backlog is backlog:
+            # What has come meanwhile is next.
+            del backlog[: len(batches)]
+            self._has_missed = False
+
+    def _advance(self, position: int, *, is_heartbeat: bool) -> None:
+        self._position = position
+        if is_heartbeat and self._is_visible and position > self._event_position and self._reading:
+            self._append([_build_heartbeat(position, self._reading.total)])
+
+    def _classify(self, batches: Iterable[StoreBatch]) -> _Concerns:
+        concerns = _Concerns(needs_snapshot=self._reading is None)
+        audience, dependencies = self._key.selection.audience, self._dependencies
+        for entry, kind in chain.from_iterable(batch.iterate_kinds(audience) for batch in batches):
             if isinstance(entry, Gap):
                 concerns.needs_snapshot = True
-                continue
-            kind = changes.classify_entry(entry, self._key.selection.audience)
-            if entry.product_id is None:
+            elif entry.product_id is None:
                 if kind in ("opened", "closed"):
                     concerns.needs_snapshot, self._is_visible = True, kind == "opened"
                 # Such as a refresh of popularity.
-                concerns.needs_reading |= self._key.is_concerned(entry.changed_fields)
-            elif kind is None or (filtered_ids is not None and entry.product_id not in filtered_ids):
+                concerns.needs_reading |= _is_concerned(dependencies, entry.changed_fields)
+            elif kind is None or (self._filtered_ids is not None and entry.product_id not in self._filtered_ids):
                 continue
-            elif entry.product_id in ids:
-                concerns.in_window.setdefault(str(entry.product_id), []).append(entry)
-                concerns.needs_reading |= kind != "updated" or self._key.is_concerned(entry.changed_fields)
-            elif kind != "updated" or self._key.is_concerned(entry.changed_fields):
+            elif entry.product_id in self._window_ids:
+                self._classify_in_window(concerns, entry, kind)
+            elif kind != "updated" or _is_concerned(dependencies, entry.changed_fields):
                 concerns.outside.append(entry)
         return concerns
 
-    async def _evaluate(self, concerns: _Concerns, position: int) -> None:
-        old = self._reading
+    def _classify_in_window(self, concerns: _Concerns, entry: ChangeRow, kind: str) -> None:
+        concerns.in_window.setdefault(str(entry.product_id), []).append(entry)
+        if kind != "updated" or self._key.is_sorted_by(entry.changed_fields):
+            concerns.needs_reading = True
+        elif _is_concerned(self._dependencies, entry.changed_fields):
+            concerns.changed_members.add(str(entry.product_id))
+
+    async def _evaluate(self, store: StoreLists, concerns: _Concerns, position: int) -> None:
+        old, (audience, limit) = self._reading, (self._key.selection.audience, self._key.limit)
         if old is None or concerns.needs_snapshot:
-            self._reading = await self._load_window()
+            self._set_reading(await self._load_window(store, position))
             self._position, self._number = position, self._number + 1
             self._events.clear()
             self._notify()
             return
-        needs_reading = concerns.needs_reading or await self._may_concern(concerns.outside)
+        needs_reading = concerns.needs_reading or await self._may_alter(store, concerns, position)
+        read_position: int | None = position
         while True:
-            reading = await self._load_window() if needs_reading else old
+            reading = await self._load_window(store, read_position) if needs_reading else old
             steps = compute_steps(old.ids, reading.ids, concerns.in_window)
             shown = [id_ for id_ in {*concerns.in_window, *(step.id for step in steps)} if id_ in {*reading.ids}]
             left = [step.id for step in steps if isinstance(step, Leave) and step.id in concerns.in_window]
-            rows = await load_products_by_ids(self._database, self._key.config_id, [*shown, *left], self._key.selection.audience)
+            rows = await store.load_products(audience, [*shown, *left], read_position)
             if all(id_ in rows for id_ in shown):
                 break
-            # One was deleted or hidden in between: the list without it.
-            needs_reading = True
-        still_listed = await self._find_listed(left, reading)
-        self._reading = reading
+            # One was deleted or hidden in between: the list without it. What other lists have read will not do.
+            needs_reading, read_position = True, None
+        has_more = bool(left) and reading.total > len(reading.ids)
+        still_listed = await store.find_listed(self._key.selection, left, read_position) if has_more else set[str]()
+        self._set_reading(reading)
         events = _EventBuilder(reading.total, concerns.in_window, rows, still_listed).build(old.ids, steps, reading.ids)
-        if len(events) > _get_max_events(self._key.limit):
+        if len(events) > _get_max_events(limit):
             # The client replaces its list, which is less than all of these.
             self._number += 1
             self._events.clear()
@@ -263,22 +318,27 @@ class LiveList:
             event.position = Position(position if number == len(events) else self._position)
         self._append(events)
 
-    async def _load_window(self) -> _Reading:
-        window = Listing(self._key.selection, self._key.order, Window(self._key.limit), columns=("id",), with_total=True)
-        (result,) = await listing.load_pages(self._database, [StoreScope(self._key.config_id)], window)
-        rows = result.page.rows
-        # Without a cursor there are no rows only if there are none in the list.
-        return _Reading([row.id for row in rows], int(rows[0].total) if rows else 0)
+    async def _load_window(self, store: StoreLists, position: int | None) -> Reading:
+        return await store.load_window(self._key.selection, self._key.order, self._key.limit, position)
 
-    async def _may_concern(self, entries: Sequence[ChangeRow]) -> bool:
-        """Whether changes of products that are not among the first may alter the list or its total."""
-        selection = self._key.selection
+    def _set_reading(self, reading: Reading) -> None:
+        self._reading, self._window_ids = reading, frozenset(reading.ids)
+
+    async def _may_alter(self, store: StoreLists, concerns: _Concerns, position: int) -> bool:
+        """Whether products of the list have left it, or changes of other products may alter it or its total."""
+        selection, members, entries = self._key.selection, sorted(concerns.changed_members), concerns.outside
+        filters = {name for name, _ in selection.filters}
+        if not members and not entries:
+            return False
+        if selection.search:
+            return True
+        if members and len(await store.find_listed(selection, members, position)) < len(members):
+            return True
         if not entries:
             return False
-        filters = {name for name, _ in selection.filters}
-        if not filters or selection.search or filters & _INEXACT_FILTERS or len(entries) > MAX_LOOKED_UP_ENTRIES:
+        if not filters or filters & _INEXACT_FILTERS or len(entries) > MAX_LOOKED_UP_ENTRIES:
             return True
-        memberships = await load_memberships(self._database, self._key.config_id, entries, selection)
+        memberships = await store.load_memberships(selection, entries)
         for entry in entries:
             membership = memberships.get(entry.position)
             if membership is None:
@@ -289,16 +349,6 @@ class LiveList:
             if is_moved or (membership.before != membership.after if is_updated else membership.before or membership.after):
                 return True
         return False
-
-    async def _find_listed(self, ids: Sequence[str], reading: _Reading) -> set[str]:
-        """Those of products that left the window that are in the list, beyond it."""
-        if not ids or reading.total <= len(reading.ids):
-            return set()
-        filters = {**dict(self._key.selection.filters), "ids": tuple(ids)}
-        selection = Selection(self._key.selection.audience, tuple(sorted(filters.items())), self._key.selection.search)
-        window = Listing(selection, listing.UNORDERED, Window(len(ids)), columns=("id",))
-        (result,) = await listing.load_pages(self._database, [StoreScope(self._key.config_id)], window)
-        return {row.id for row in result.page.rows}
 
     def _append(self, events: Sequence[ProductListEvent]) -> None:
         for event in events:
@@ -311,6 +361,13 @@ class LiveList:
     def _notify(self) -> None:
         previous, self.changed = self.changed, asyncio.Event()
         previous.set()
+
+
+def _is_concerned(dependencies: frozenset[str], changed_fields: Iterable[str]) -> bool:
+    """Whether the changed fields of a product may bring it into a list, out of it or to another place."""
+    if not dependencies.isdisjoint(_TIME_DEPENDENCIES):
+        return True
+    return any(not _get_dependencies(name).isdisjoint(dependencies) for name in changed_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,11 +446,15 @@ class ProductList(SharedSource):
 
     def __init__(self, context: Context, key: ListKey) -> None:
         self._feed, self._database = context.feed, context.database
+        self._list_key = key
         self.key, self.is_public = key, key.selection.audience is Audience.SHOPPER
-        self._feed.live_lists.check_capacity(key, "live lists")
+        self._feed.live_lists.check_capacity(key)
 
     def _build_list(self) -> LiveList:
-        return LiveList(cast(ListKey, self.key), self._database, self._feed.hub, self._feed.list_evaluations)
+        return LiveList(self._list_key, self._feed.store_lists, self._build_store)
+
+    def _build_store(self) -> StoreLists:
+        return StoreLists(self._list_key.config_id, self._database, self._feed.hub, self._feed.list_evaluations)
 
     async def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
         """The events after a number, or a snapshot and the events after it."""
@@ -403,7 +464,7 @@ class ProductList(SharedSource):
                 changed = live_list.changed
                 steps = None if number is None else live_list.get_steps_after(number)
                 if steps is None:
-                    steps = await live_list.load_snapshot()
+                    steps = await live_list.load_snapshot(self._database)
                 for step in steps:
                     number = step.position
                     yield step

@@ -170,7 +170,7 @@ class Walk:
 
     async def update_variant(self) -> bool:
         fields = self.pick_variant()
-        kept = self.random.sample([*fields], self.random.randrange(1, 4))
+        kept = self.random.sample([*fields], min(len(fields), self.random.randrange(1, 4)))
         return await self.mutate(UPDATE_VARIANT, id=self.pick_variant_id(), **{name: fields[name] for name in kept})
 
     async def delete_variant(self) -> bool:

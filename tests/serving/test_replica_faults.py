@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from time import monotonic
 from typing import Any
 
@@ -269,3 +270,55 @@ async def test_a_position_that_no_change_has_is_not_waited_for_long(restored: Se
         began = monotonic()
         assert (await shop.shopper.ask(document, i=shop._product))["product"] == {"title": "0"}
         assert monotonic() - began < POOL_TIMEOUT
+
+
+def delay_replicas(servers: Servers, delay: str) -> None:
+    """Let the replicas apply each commit so much later; all at once again for "0"."""
+    for replica in servers[1]:
+        replica.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'")
+        replica.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("reads", [300, pytest.param(10_000, marks=pytest.mark.soak)])
+async def test_reads_at_least_at_a_position_are_never_stale(restored: Servers, tmp_path: Path, reads: int) -> None:
+    written: list[tuple[str, int]] = []
+    remaining, stale = reads, 0
+    try:
+        async with opened(restored, tmp_path, cache_bytes=1_000_000) as shop:
+            await shop.wait_for_replicas("ok")
+            document, random = READS["product by id"] % {"id": shop._product}, Random(1)
+
+            async def have_product() -> bool:
+                return all([(await shop.shopper.ask(document))["product"] for _ in range(8)])
+
+            await until(have_product)
+            delay_replicas(restored, "2s")
+
+            async def has_written() -> bool:
+                return bool(written)
+
+            async def write() -> None:
+                while remaining > 0:
+                    given = {"id": shop._product, "title": str(len(written) + 1)}
+                    updated = (await shop._owner.ask(TITLED, i=given))["updateProduct"]
+                    written.append((updated["position"], len(written) + 1))
+                    await asyncio.sleep(0.02)
+
+            async def read() -> None:
+                nonlocal remaining, stale
+                while remaining > 0:
+                    remaining -= 1
+                    # Newer than the replica, and as old as what it has.
+                    position, number = random.choice(written[-random.choice((1, 1, 20, 150)) :])
+                    assert int((await shop.shopper.ask(document, a=position))["product"]["title"]) >= number
+                    newest = written[-1][1]
+                    stale += int((await shop.shopper.ask(document))["product"]["title"]) < newest
+
+            writing = asyncio.create_task(write())
+            await until(has_written)
+            await asyncio.gather(*(read() for _ in range(40)))
+            await writing
+        # The replicas were behind, and are what reads without a position go to.
+        assert stale > reads / 10
+    finally:
+        delay_replicas(restored, "0")

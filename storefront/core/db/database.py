@@ -178,17 +178,17 @@ def compile_statement(
     return Statement(str(compiler), constants, uuid_arrays, needs_custom_plan=needs_custom_plan, depends_on=depends_on)
 
 
-async def retry_until_available(work: Callable[[], Awaitable[T]]) -> T:
+async def retry_until_available(work: Callable[[], Awaitable[T]], max_seconds: float | None = None) -> T:
     """The result of `work`, retried until the database is reachable: for long-lived readers, such as subscriptions.
 
-    Errors that are not transient are raised.
+    Errors that are not transient are raised, and after `max_seconds` all others.
     """
-    pause_seconds = MIN_RETRY_SECONDS
+    pause_seconds, began = MIN_RETRY_SECONDS, monotonic()
     while True:
         try:
             return await work()
         except DATABASE_ERRORS as error:
-            if not is_transient(error):
+            if not is_transient(error) or (max_seconds is not None and monotonic() - began > max_seconds):
                 raise
             log.warning("reading failed (%s); the next try is in %.1f s", type(error).__name__, pause_seconds)
         await asyncio.sleep(pause_seconds)
