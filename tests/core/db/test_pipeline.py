@@ -179,14 +179,6 @@ async def test_cancellation_cancels_statement_and_keeps_connection(database: Dat
     assert [row.name for row in await database.fetch(MADE)] == [None]
 
 
-async def test_cancelled_statement_stays_prepared(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(2):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await database.fetch(SLOW)
-    assert [row.name for row in await database.fetch(NAMES)] and "prepared statements were lost" not in caplog.text
-
-
 # ------------------------------------------------------------------------------------------------- budgets
 
 
