@@ -175,13 +175,14 @@ def request_of(place: Place, value: Any, *, as_variable: bool) -> GraphQLRequest
     return GraphQLRequest(f"{kind} {declared} {document}", orjson.loads(orjson.dumps(variables, default=str)))
 
 
-OPERATIONS = Operations(DocumentStore(SCHEMA, limits=DocumentLimits(characters=10**8, tokens=10**7, cost=10**9)))
+DOCUMENT_LIMITS = DocumentLimits(characters=10**8, tokens=10**7, cost=10**9)
 
 
 def refusal_of(request: GraphQLRequest) -> InputTooLarge | None:
     """The error for an input that is too large, raised before execution."""
     try:
-        asyncio.run(OPERATIONS.prepare(request))
+        # New ones, as each of them belongs to an event loop.
+        asyncio.run(Operations(DocumentStore(SCHEMA, limits=DOCUMENT_LIMITS)).prepare(request))
     except InputTooLarge as error:
         return error
     except NotExecutableError as refused:
