@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ async def running_tasks(
         await cancel_and_wait(tasks)
 
 
-async def read_ahead(items: AsyncIterable[T], max_size: float, get_size: Callable[[T], float]) -> AsyncGenerator[T, None]:
+async def read_ahead(items: AsyncGenerator[T, None], max_size: float, get_size: Callable[[T], float]) -> AsyncGenerator[T, None]:
     """The items in order. While the caller waits for something else, the next ones are computed, up to a total size.
 
     Close it (`aclosing`) where it may not be iterated to its end: it has a task.
@@ -39,13 +39,14 @@ async def read_ahead(items: AsyncIterable[T], max_size: float, get_size: Callabl
 
     async def fill_buffer() -> None:
         nonlocal size
-        async for item in items:
-            buffer.append(item)
-            size += get_size(item)
-            has_items.set()
-            if size >= max_size:
-                has_room.clear()
-                await has_room.wait()
+        async with aclosing(items):
+            async for item in items:
+                buffer.append(item)
+                size += get_size(item)
+                has_items.set()
+                if size >= max_size:
+                    has_room.clear()
+                    await has_room.wait()
 
     async with running_tasks(fill_buffer(), name="read-ahead") as [task]:
         task.add_done_callback(lambda _: has_items.set())

@@ -3,7 +3,7 @@
 Parsers leave them as they are, because they run on the event loop: hostile HTML takes up to a quarter of a second.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import replace
 
 from storefront.core.html import HtmlLimitError, SafeHtml
@@ -12,7 +12,7 @@ from storefront.models.product import DESCRIPTION_CSV_COLUMN
 from storefront.writes.descriptions import sanitize_description, sanitize_description_now
 
 
-async def sanitize_descriptions(items: AsyncIterable[SourceItem]) -> AsyncIterator[SourceItem]:
+async def sanitize_descriptions(items: AsyncIterable[SourceItem]) -> AsyncGenerator[SourceItem, None]:
     """The items, with the descriptions of products as they are stored. Those with too much HTML are rejected."""
     async for item in items:
         if isinstance(item, ProductRow) and item.raw_html is not None:

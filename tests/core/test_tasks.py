@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -62,7 +62,7 @@ class Numbers:
         self.count, self.error = count, error
         self.computed_count, self.is_closed = 0, False
 
-    async def iterate(self) -> AsyncIterator[int]:
+    async def iterate(self) -> AsyncGenerator[int, None]:
         try:
             for number in range(self.count):
                 self.computed_count += 1
