@@ -110,8 +110,15 @@ STATUS_BY_STATUS_CELL = {"active": "active", "draft": "inactive", "archived": "a
 # As spreadsheets write it in the languages of their users.
 TRUE_CELLS = (
     *("true", "yes", "y", "1", "on", "wahr", "ja", "vrai", "oui", "verdadero", "sí", "si", "vero", "verdadeiro", "sim", "waar"),
+    *("sant", "sand", "sann", "tosi", "prawda", "tak", "pravda", "ano", "igaz", "igen", "adevărat", "da", "doğru", "evet"),
+    *("истина", "да", "так", "αληθης", "αληθής", "ναι"),
 )
-FALSE_CELLS = ("false", "no", "n", "0", "off", "falsch", "nein", "faux", "non", "falso", "não", "nao", "onwaar", "nee")
+FALSE_CELLS = (
+    *("false", "no", "n", "0", "off", "falsch", "nein", "faux", "non", "falso", "não", "nao", "onwaar", "nee"),
+    *("falskt", "falsk", "usann", "epätosi", "fałsz", "nie", "nepravda", "ne", "hamis", "nem", "fals", "nu"),
+    # Also without the dotless i of Turkish, whose capital is an I here as elsewhere.
+    *("yanlış", "yanliş", "hayır", "hayir", "ложь", "нет", "ні", "ψευδης", "ψευδής", "όχι"),
+)
 BOOLEAN_BY_CELL = dict.fromkeys(TRUE_CELLS, True) | dict.fromkeys(FALSE_CELLS, False)
 INVENTORY_POLICY_BY_CELL = {policy: policy for policy in INVENTORY_POLICIES}
 WEIGHT_UNIT_BY_CELL = {"g": "gram", "kg": "kilogram", "oz": "ounce", "lb": "pound"}

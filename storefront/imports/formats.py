@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from html import unescape
 
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import COLUMNS, NUMBER_COLUMNS, OPTION_NUMBERS
@@ -144,8 +145,11 @@ MATRIXIFY = FileFormat(
         "body html": "body (html)",
         "variant cost": "cost per item",
         "category: name": "product category",
-        "metafield: title_tag [string]": "seo title",
-        "metafield: description_tag [string]": "seo description",
+        **{
+            f"metafield: {tag}_tag{kind}": f"seo {field}"
+            for tag, field in (("title", "title"), ("description", "description"))
+            for kind in ("", " [string]", " [single_line_text_field]", " [multi_line_text_field]")
+        },
         "command": "~command",
         "variant command": "~variant command",
         "tags command": "~tags command",
@@ -176,8 +180,17 @@ _WOO_METADATA = {
 _WOO_VARIANT_KEYS = ("variant sku", "variant barcode", "~stock", "~regular price", "~sale price", *_WOO_WEIGHTS.values())
 
 
+# WordPress stores names as HTML: Salt &amp; Pepper.
+_WOO_HTML_KEYS = frozenset(
+    {"title", "vendor", "tags", "~categories", "seo title", "seo description"}
+    | {f"~attribute {n} {part}" for n in _ATTRIBUTES for part in ("name", "value")}
+)
+
+
 def _adapt_woocommerce(cells: Cells) -> Sequence[str]:
     untaken = list[str]()
+    for key in _WOO_HTML_KEYS & cells.keys():
+        cells[key] = unescape(cells[key])
     kinds = {kind.strip().lower() for kind in cells.get("~type", "").split(",")}
     is_variation, is_variable = "variation" in kinds, "variable" in kinds
     if is_variation:
@@ -243,7 +256,8 @@ def _adapt_woo_attributes(cells: Cells, *, has_options: bool) -> list[str]:
         return [] if cells.get("~type", "").lower().startswith("variable") else [f"~attribute {n} value" for n in numbers]
     for number, n in enumerate(numbers[: len(OPTION_NUMBERS)], 1):
         cells[f"option{number} name"] = cells.get(f"~attribute {n} name", "")
-        cells[f"option{number} value"] = cells[f"~attribute {n} value"]
+        # A comma in a value is escaped, since parents list theirs.
+        cells[f"option{number} value"] = cells[f"~attribute {n} value"].replace("\\,", ",")
     return [f"~attribute {n} value" for n in numbers[len(OPTION_NUMBERS) :]]
 
 
@@ -459,8 +473,9 @@ PLAIN = FileFormat(
 
 # A header that is mapped to it is the name of an option.
 OPTION_TARGET = "option"
-# The first of those that know the most headers is taken.
-FORMATS = (SHOPIFY, WOOCOMMERCE, MATRIXIFY, MEDUSA, VENDURE, PLAIN)
+# The first of those that know the most headers is taken. A maker's file has headers that only the maker writes: a sheet without
+# any, such as of sku, name and price, is a plain one.
+FORMATS = (SHOPIFY, MATRIXIFY, PLAIN, WOOCOMMERCE, MEDUSA, VENDURE)
 _KEEPING_FORMATS = (SHOPIFY, MATRIXIFY, PLAIN)
 MAX_KEPT_NAME = 255
 FORMATS_BY_NAME = {file_format.name: file_format for file_format in FORMATS}
@@ -506,9 +521,19 @@ def is_kept_column(file_format: FileFormat, header: str) -> bool:
 
 
 def recognize_format(headers: Sequence[str], *, is_mapped: bool = False) -> tuple[FileFormat, int]:
-    """The format of a file, and how many of its headers it knows. A mapped file is a plain sheet unless another knows more."""
-    counts = [(file_format, count_known_headers(file_format, headers)) for file_format in FORMATS]
-    return max(counts[::-1] if is_mapped else counts, key=lambda counted: counted[1])
+    """The format of a file, and how many of its headers it knows. A mapped file is a plain sheet unless another knows more.
+
+    Formats by whose headers no product can be found come last.
+    """
+    formats = (PLAIN, *FORMATS) if is_mapped else FORMATS
+    counts = [(file_format, count_known_headers(file_format, headers)) for file_format in formats]
+    return max(counts, key=lambda counted: (identifies_products(counted[0], headers), counted[1]))
+
+
+def identifies_products(file_format: FileFormat, headers: Sequence[str]) -> bool:
+    """Whether a format has a product for each row of a file with these headers: by handles, SKUs or titles."""
+    keys = {find_column(file_format, header) for header in headers}
+    return not keys.isdisjoint({"handle", "variant sku", *(["title"] if file_format.makes_handles else [])})
 
 
 def count_known_headers(file_format: FileFormat, headers: Sequence[str]) -> int:

@@ -32,6 +32,7 @@ from storefront.imports.row_types import (
     SourceLayout,
     UnwritableProductError,
     VariantRow,
+    sanitize_excerpt,
 )
 from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
 from storefront.models.variant import MAX_ATTRIBUTES, MAX_VARIANTS, build_variant_name, fold_attributes
@@ -189,7 +190,8 @@ class _JsonLinesReader:
         yield Checkpoint({"offset": offset, "line": line, "rows": line - 1, **ignored, "file": reading}, offset)
 
     def _reject(self, handle: str | None, path: str, problem: str) -> RowError:
-        return self._layout.build_row_error(self._line, handle, path, problem)
+        # Columns are spelt by the layout, paths are as in the line.
+        return replace(self._layout.build_row_error(self._line, handle, path, problem), column=sanitize_excerpt(path, 255))
 
     def _count_unknown(self, names: Sequence[str], prefix: str = "") -> None:
         for name in names:

@@ -70,6 +70,10 @@ def _reject_nul(text: str) -> str:
     return text
 
 
+def _lower_text(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _check_url(text: str) -> str:
     try:
         return validate_url(text)
@@ -97,7 +101,8 @@ def _build_schema(value_type: ValueType) -> core_schema.CoreSchema:
         case Boolean():
             return core_schema.bool_schema()
         case Choice():
-            return core_schema.literal_schema(list(value_type.values))
+            # The API has them in upper case.
+            return core_schema.no_info_before_validator_function(_lower_text, core_schema.literal_schema(list(value_type.values)))
         case ItemList():
             return core_schema.list_schema(_build_schema(value_type.item), max_length=value_type.max_items)
         case TextMap():

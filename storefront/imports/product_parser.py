@@ -35,6 +35,7 @@ from storefront.imports.csv_columns import (
     InvalidRowError,
     describe_unstorable_character,
 )
+from storefront.imports.files.numbers import remove_spaces_between_groups
 from storefront.imports.row_types import NO_FIELDS, Checkpoint, ProductRow, RowError, SourceLayout, VariantRow
 from storefront.models.product import DESCRIPTION_CSV_COLUMN, MAX_IMAGES, MAX_TAG_CHARACTERS, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes, fold_case
@@ -46,6 +47,8 @@ T = TypeVar("T")
 EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
 
 _AMOUNT_PATTERN = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
+# As spreadsheets show long numbers: 4.00638E+12.
+_ROUNDED_CODE_PATTERN = re.compile(r"[0-9][.,][0-9]+E\+[0-9]{2}", re.ASCII)
 _GRAMS_PATTERN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?", re.ASCII)
 MAX_WEIGHT = Decimal("10000000.000")
 _QUANTITY_PATTERN = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
@@ -258,9 +261,9 @@ class ProductParser:
         if isinstance(row, CsvRecord) and self._begins_product(row, spelling, handle):
             yield from self.finish()
             yield Checkpoint({"offset": row.start_offset, "line": row.line, "rows": row.preceding_rows}, row.start_offset)
-            self._current_spelling, self._is_repeated_handle = spelling, handle in self._line_by_handle
             if not self._remember_handles:
                 self._line_by_handle.clear()
+            self._current_spelling, self._is_repeated_handle = spelling, handle in self._line_by_handle
         if row_error := row if isinstance(row, RowError) else self._try_add_record(row, handle):
             if self._draft:
                 self._draft.is_complete = False
@@ -459,6 +462,9 @@ def _build_variant(
     has_options: bool,
     unnamed_options: Mapping[int, str],
 ) -> VariantRow:
+    for column in ("variant sku", "variant barcode"):
+        if "E+" in record[column]:
+            _check_code(record, layout, column)
     price, compare_at_price = _parse_amount(record, "variant price"), _parse_amount(record, "variant compare at price")
     policy = _parse_policy(record)
     inventory, is_inventory_stated = _parse_inventory(record, layout)
@@ -532,7 +538,7 @@ def _parse_texts(record: CsvRecord, columns: Sequence[tuple[str, str]]) -> dict[
 def _parse_amount(record: CsvRecord, column: str) -> Decimal | None:
     if not (cell := record[column]):
         return None
-    if not (match := _AMOUNT_PATTERN.fullmatch(cell)):
+    if not (match := _AMOUNT_PATTERN.fullmatch(cell) or _AMOUNT_PATTERN.fullmatch(remove_spaces_between_groups(cell))):
         raise InvalidRowError(
             column, f"{_quote_cell(cell)} is not an amount of 0 or more: write digits and a point, such as 1299.90"
         )
@@ -550,11 +556,22 @@ def clamp_inventory(inventory: int | None, policy: str) -> int | None:
     return 0 if inventory is not None and inventory < 0 and policy != "continue" else inventory
 
 
+def _check_code(record: CsvRecord, layout: SourceLayout, column: str) -> None:
+    """Reject a code of which a spreadsheet has left the first digits. A file that was exported here has what is stored."""
+    if _ROUNDED_CODE_PATTERN.fullmatch(cell := record[column]) and "storefront" not in layout.spellings:
+        raise InvalidRowError(
+            column,
+            f"{_quote_cell(cell)} is a number that a spreadsheet has rounded: format the column as text, and enter it again",
+        )
+
+
 def _parse_weight(record: CsvRecord) -> dict[str, str] | None:
     """The weight in the unit for display. Zero is none: Shopify writes it for variants without a weight."""
     cell, unit = record["variant grams"], _parse_choice(record, "variant weight unit", WEIGHT_UNIT_BY_CELL) or "gram"
     if not cell:
         return None
+    if not _GRAMS_PATTERN.fullmatch(cell):
+        cell = remove_spaces_between_groups(cell)
     if not _GRAMS_PATTERN.fullmatch(cell):
         raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is not a weight in grams: write digits, such as 250")
     weight = build_weight(Decimal(cell), unit)
@@ -574,7 +591,7 @@ def _parse_inventory(record: CsvRecord, layout: SourceLayout) -> tuple[int | Non
     """The stock, None if it is not tracked, and whether the record states it. A tracker without a quantity does not."""
     column, tracker_column = "variant inventory qty", "variant inventory tracker"
     cell, tracker = record[column], record[tracker_column].lower()
-    if not (match := _QUANTITY_PATTERN.fullmatch(cell or "0")):
+    if not (match := _QUANTITY_PATTERN.fullmatch(cell or "0") or _QUANTITY_PATTERN.fullmatch(remove_spaces_between_groups(cell))):
         raise InvalidRowError(column, f"{_quote_cell(cell)} is not a whole number: write digits only")
     if (quantity := int(match[1])) > MAX_INT32:
         raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_INT32:,} can be counted")

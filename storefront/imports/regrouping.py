@@ -8,6 +8,7 @@ import io
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from html import unescape
 from typing import BinaryIO
 
 import orjson
@@ -44,7 +45,8 @@ def regroup_file(file: BinaryIO, target: BinaryIO, name: str, plan: ReadingPlan,
                 continue
             kinds, sku, id_ = (source.get_cell(row.cells, key) for key in ("~type", "variant sku", "~id"))
             parent = source.get_cell(row.cells, "~parent") if "variation" in kinds.lower() else ""
-            title = source.get_cell(row.cells, "title")
+            # As HTML: `formats.py`.
+            title = unescape(source.get_cell(row.cells, "title"))
             values = [number, row.line, parent or None, title, None, orjson.dumps(row.cells, default=str).decode()]
             sqlite.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)", values)
             if not parent:

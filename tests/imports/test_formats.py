@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storefront.core.db.database import Database
+from storefront.core.handles import normalize_handle
 from storefront.imports.catalogue_file import FileOptions, open_catalogue
 from storefront.imports.files.opening import UnreadableFileError
-from storefront.imports.formats import parse_mapping
+from storefront.imports.formats import parse_mapping, recognize_format
 from storefront.imports.jobs.checkpoints import SqliteHandleStore
 from storefront.imports.product_writer import ImportSummary, import_products
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, SourceItem
@@ -196,6 +197,66 @@ async def test_vendure_rows_without_name_are_variants() -> None:
     assert [variant.attributes for variant in mug.variants] == [{}]
 
 
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("sku,name,price", "plain"),
+        ("name,price", "plain"),
+        ("Title,Price", "plain"),
+        ("name,description,price", "plain"),
+        ("SKU,Name,Published,Tags", "plain"),
+        ("SKU,Price", "shopify"),
+        ("Title,Handle", "shopify"),
+        ("name,slug,sku,price,stockOnHand", "vendure"),
+        ("ID,SKU,Name,Published,Stock", "woocommerce"),
+        ("Handle,Title,Body HTML,Command", "matrixify"),
+        ("Product Handle,Product Title,Variant Price EUR", "medusa"),
+    ],
+)
+def test_makers_are_recognised_by_headers_of_their_own(header: str, name: str) -> None:
+    assert recognize_format(header.split(","))[0].name == name
+
+
+async def test_plain_sheet_makes_handles_of_its_names() -> None:
+    products = list_products(await read(render([["name", "price"], ["Blue mug", "5"], ["Кружка", "7"]])))
+    assert [(handle, product.variants[0].price) for handle, product in products.items()] == [
+        ("blue-mug", Decimal(5)),
+        ("кружка", Decimal(7)),
+    ]
+
+
+async def test_woocommerce_names_are_html() -> None:
+    header = ["Type", "SKU", "Name", "Published", "Regular price", "Categories", "Tags", "Parent", "Attribute 1 name",
+              "Attribute 1 value(s)"]  # fmt: skip
+    rows = [
+        [
+            "variable",
+            "tee",
+            "Salt &amp; Pepper",
+            "1",
+            "",
+            "Home &amp; Garden > Mugs &#8211; big",
+            "R&amp;B",
+            "",
+            "Size",
+            "S\\, M",
+        ],
+        ["variation", "tee-s", "Salt &amp; Pepper - S, M", "1", "5", "", "", "tee", "Size", "S\\, M &amp; L"],
+    ]
+    [product] = list_products(await read(render([header, *rows]))).values()
+    assert (product.handle, product.title, product.tags) == ("salt-pepper", "Salt & Pepper", ["R&B"])
+    assert product.category == "Home & Garden > Mugs – big"
+    assert product.variants[0].attributes == {"Size": "S, M & L"}
+
+
+@pytest.mark.parametrize("kind", ["", " [string]", " [single_line_text_field]"])
+async def test_matrixify_metafields_of_search_engines_are_fields(kind: str) -> None:
+    header = ["Handle", "Title", "Command", "Variant Price", f"Metafield: title_tag{kind}", f"Metafield: description_tag{kind}"]
+    [product] = list_products(await read(render([header, ["mug", "Mug", "NEW", "5", "Best mug", "Holds tea"]]))).values()
+    assert (product.seo_title, product.seo_description) == ("Best mug", "Holds tea")
+    assert not product.variants[0].kept_cells
+
+
 async def test_mapping_names_columns() -> None:
     rows = [
         ["Artikelnummer", "Bezeichnung", "Preis", "Bestand", "Größe"],
@@ -239,6 +300,17 @@ async def test_second_import_changes_nothing(database: Database, store: str, nam
     assert (first.created, first.rejected) == (2, 0)
     again = await import_file(database, store, render(FILES[name]))
     assert (again.created, again.updated, again.unchanged, again.rejected) == (0, 0, 2, 0)
+
+
+@pytest.mark.parametrize("handles", [["blue-mug", "blue_mug"], ["Blue Mug", "blue mug™", "blue-mug"], ["a", "A b", "a_b", "a"]])
+async def test_further_spellings_of_a_handle_reject_their_rows(database: Database, store: str, handles: list[str]) -> None:
+    rows = [["Handle", "Title", "Price"], *([handle, f"Mug {n}", "5"] for n, handle in enumerate(handles))]
+    summary = await import_file(database, store, render(rows))
+    first_lines = {normalize_handle(handle): line for line, handle in reversed([*enumerate(handles, 2)])}
+    others = sorted({*range(2, len(handles) + 2)} - {*first_lines.values()})
+    assert [(error.line, error.column) for error in summary.row_errors] == [(line, "Handle") for line in others]
+    assert all(f"line {first_lines[normalize_handle(handles[error.line - 2])]}" in error.problem for error in summary.row_errors)
+    assert summary.created == len(first_lines)
 
 
 async def test_products_are_found_by_sku_before_their_title(database: Database, store: str) -> None:

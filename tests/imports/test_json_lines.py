@@ -172,6 +172,7 @@ WRONG_SWATCH = {"name": "x", "values": [{"value": "y", "swatch": {"color": "no"}
         ({"handle": "a", "variants": [5]}, "variants.0", "no object"),
         ({"handle": "a", "variants": [{"price": "x"}]}, "variants.0.price", "pattern"),
         ({"handle": "a", "variants": [{"price": "1"}, {"price": True}]}, "variants.1.price", "string"),
+        ({"handle": "a", "variants": [{"compareAtPrice": "x"}]}, "variants.0.compareAtPrice", "pattern"),
         ({"handle": "a", "variants": [{"sku": "x"}, {"sku": "x"}]}, "variants", "twice"),
         ({"handle": "a", "options": [{"name": "x"}]}, "options.0.values", "required"),
         ({"handle": "a", "options": [WRONG_SWATCH]}, "options.0.values.0.swatch.color", "colo"),
@@ -185,9 +186,18 @@ async def test_invalid_line_names_its_field(line: Line | bytes, column: str, wor
     good = {"handle": "b", "title": "B"}
     items = await read(render([{"handle": "first", "title": "F"}, line, good]))
     [error] = [item for item in items if isinstance(item, RowError)]
-    assert (error.line, error.column.lower()) == (2, column.lower())
+    assert (error.line, error.column) == (2, column)
     assert words in error.problem and len(error.problem) < 1_000
     assert [item.handle for item in items if isinstance(item, ProductRow)] == ["first", "b"]
+
+
+async def test_enum_values_may_be_in_upper_case() -> None:
+    weight = {"value": "1.000", "unit": "KILOGRAM"}
+    variant = {"price": "5", "compareAtPrice": "6", "inventoryPolicy": "CONTINUE", "weight": weight}
+    items = await read(render([{"handle": "a", "title": "A", "status": "ARCHIVED", "variants": [variant]}]))
+    [product] = [item for item in items if isinstance(item, ProductRow)]
+    assert (product.status, product.variants[0].inventory_policy) == ("archived", "continue")
+    assert product.variants[0].weight == {"value": "1.000", "unit": "kilogram"}
 
 
 async def test_unknown_fields_are_named_with_their_number() -> None:

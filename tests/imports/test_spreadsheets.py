@@ -155,7 +155,10 @@ def test_windows_1252_is_converted_as_python_does(titles: list[str]) -> None:
         (["1 299,90"], NumberFormat.COMMA),
         (["1’299,90"], NumberFormat.COMMA),
         (["19.90", "1299.00"], None),
-        (["1,299.00", "5.00"], None),
+        (["1,299.00", "5.00"], NumberFormat.POINT),
+        (["1,299", "19.90"], NumberFormat.POINT),
+        (["1,29,999.50"], NumberFormat.POINT),
+        (["12,34,567"], NumberFormat.POINT),
         (["1.299"], None),
         (["1,299", "2,499"], NumberFormat.UNCLEAR),
         (["19,90", "19.90"], NumberFormat.UNCLEAR),
@@ -204,6 +207,64 @@ async def test_cells_in_doubt_are_rejected_with_their_row() -> None:
     assert [item.line for item in by_word if isinstance(item, RowError)] == [3]
     points = await read_products(b'Handle,Title,Price\nhat,Hat,"1,299.50"\n', decimal_separator=DecimalSeparator.POINT)
     assert points[0].variants[0].price == Decimal("1299.5")
+
+
+@pytest.mark.parametrize(
+    ("cells", "prices"),
+    [
+        (["1,299.00", "19.90", "1,299"], ["1299", "19.9", "1299"]),
+        (["1,29,999.50", "2,500.00", "12,34,567"], ["129999.5", "2500", "1234567"]),
+        (["1 299.50", "1’299", "1\u202f299", "5"], ["1299.5", "1299", "1299", "5"]),
+    ],
+)
+async def test_grouped_numbers_that_mean_one_amount_are_read(cells: list[str], prices: list[str]) -> None:
+    rows = "".join(f"mug-{n}\tMug\t{cell}\n" for n, cell in enumerate(cells))
+    products = await read_products(f"Handle\tTitle\tPrice\n{rows}".encode())
+    assert [product.variants[0].price for product in products] == [Decimal(price) for price in prices]
+
+
+async def test_spaces_group_quantities_and_weights() -> None:
+    [mug] = await read_products("Handle;Title;Price;Inventory quantity;Variant Grams\nmug;Mug;5;1 200;1\u00a0250\n".encode())
+    assert (mug.variants[0].inventory, mug.variants[0].weight) == (1200, {"value": "1250.000", "unit": "gram"})
+
+
+@pytest.mark.parametrize("price", ["1,29,99", "1,299,99.50", "12 50", "1 29 999", "1'2"])
+async def test_numbers_with_other_groups_are_rejected(price: str) -> None:
+    assert [line for line, _ in await read_errors(f"Handle\tTitle\tPrice\nmug\tMug\t{price}\n".encode())] == [2]
+
+
+@pytest.mark.parametrize("cell", ["4.00638E+12", "4,00638E+12", "1.23E+05"])
+@pytest.mark.parametrize("column", ["Variant SKU", "Variant Barcode"])
+async def test_codes_that_a_spreadsheet_rounded_are_rejected(column: str, cell: str) -> None:
+    content = f'Handle,Title,Price,{column}\nmug,Mug,5,"{cell}"\ncup,Cup,5,1E5\n'
+    assert [(line, reason.split(":")[0]) for line, reason in await read_errors(content.encode())] == [(2, column)]
+    # What was exported here is what is stored.
+    exported = content.replace("\n", ",\n").replace(",\n", ",Storefront\n", 1)
+    assert len(await read_products(exported.encode())) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("TRUE WAHR VRAI PRAWDA SANT TOSI DOĞRU ИСТИНА ΑΛΗΘΗΣ да", "active"),
+        ("0 FAŁSZ FALSKT EPÄTOSI YANLIŞ ЛОЖЬ НЕТ ΨΕΥΔΗΣ", "inactive"),
+    ],
+)
+async def test_words_for_yes_and_no_of_many_languages(words: str, expected: str) -> None:
+    rows = "".join(f"mug-{n},Mug,5,{word}\n" for n, word in enumerate(words.split()))
+    products = await read_products(f"Handle,Title,Price,Published\n{rows}".encode())
+    assert {product.status for product in products} == {expected}
+
+
+async def test_cells_below_an_empty_header_are_named() -> None:
+    checkpoint = (await read(b"Handle,,Title,Price,\nmug,x,Mug,5,\ncup,,Cup,5,y\nhat,z,Hat,5,\n"))[-1]
+    assert isinstance(checkpoint, Checkpoint)
+    assert checkpoint.resume_point["ignoredColumns"] == {"2 (without a name)": 2, "5 (without a name)": 1}
+
+
+async def test_cell_that_is_too_long_is_named_as_such() -> None:
+    content = b"Handle,Title,Body (HTML),Price\nmug,Mug," + b"x" * 140_000 + b",5\n"
+    assert "131,072 characters" in (await read_errors(content))[0][1]
 
 
 async def test_resumed_file_keeps_its_number_formats() -> None:

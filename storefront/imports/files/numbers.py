@@ -11,12 +11,18 @@ from storefront.imports.files.encodings import CHUNK_BYTES
 # Thousands are grouped by the other separator, apostrophes or spaces.
 _GROUPS = "'\u2019 \u00a0\u202f"
 _COMMA_NUMBER = re.compile(rf"(-?)([1-9][0-9]{{0,2}}(?:[.{_GROUPS}][0-9]{{3}})+|[0-9]+)(?:,([0-9]*))?", re.ASCII)
-_POINT_NUMBER = re.compile(rf"(-?)([1-9][0-9]{{0,2}}(?:[,{_GROUPS}][0-9]{{3}})+|[0-9]+)(?:\.([0-9]*))?", re.ASCII)
+# In India commas group hundreds above the first thousand: 1,29,999.50.
+_POINT_NUMBER = re.compile(
+    rf"(-?)([1-9][0-9]{{0,2}}(?:[,{_GROUPS}][0-9]{{3}})+|[1-9][0-9]?(?:,[0-9]{{2}})+,[0-9]{{3}}|[0-9]+)(?:\.([0-9]*))?", re.ASCII
+)
+# Groups that no separator of decimals is taken for.
+_SPACED_NUMBER = re.compile(rf"-?[1-9][0-9]{{0,2}}(?:[{_GROUPS}][0-9]{{3}})+(?:\.[0-9]*)?", re.ASCII)
 # 1.299 and 1,299: a group of thousands, or three decimals.
 _AMBIGUOUS = re.compile(r"-?[1-9][0-9]{0,2}[.,][0-9]{3}", re.ASCII)
 # A number with a comma, in quotes where cells are separated by commas.
 _QUOTED_COMMA, _BARE_COMMA = re.compile(rb'"[^",\n\r]{0,40}[0-9],[0-9]'), re.compile(rb"[0-9],[0-9]")
 _OVERLAP_BYTES = 64
+_REMEDY = "state the decimal separator (decimalSeparator, --decimal)"
 
 
 class DecimalSeparator(Enum):
@@ -46,6 +52,8 @@ class _Evidence:
 
     commas: int = 0
     points: int = 0
+    # Of the points, those with commas between groups.
+    grouped_points: int = 0
     ambiguous_commas: int = 0
     ambiguous_points: int = 0
 
@@ -72,6 +80,7 @@ class NumberColumns:
             evidence.commas += 1
         elif has_point and not has_comma:
             evidence.points += 1
+            evidence.grouped_points += "," in cell
 
     def decide_formats(self) -> dict[str, NumberFormat]:
         """The format of each column that is not plain."""
@@ -87,7 +96,9 @@ class NumberColumns:
 def _decide_format(evidence: _Evidence) -> NumberFormat:
     if evidence.commas:
         return NumberFormat.UNCLEAR if evidence.points else NumberFormat.COMMA
-    return NumberFormat.UNCLEAR if evidence.ambiguous_commas and not evidence.points else NumberFormat.PLAIN
+    if evidence.points:
+        return NumberFormat.POINT if evidence.grouped_points or evidence.ambiguous_commas else NumberFormat.PLAIN
+    return NumberFormat.UNCLEAR if evidence.ambiguous_commas else NumberFormat.PLAIN
 
 
 def find_decimal_commas(file: BinaryIO, delimiter: str) -> Generator[None, None, bool]:
@@ -107,13 +118,18 @@ def choose_formats(separator: DecimalSeparator, columns: Iterable[str]) -> Mappi
     return dict.fromkeys(columns, NumberFormat.COMMA if separator is DecimalSeparator.COMMA else NumberFormat.POINT)
 
 
+def remove_spaces_between_groups(cell: str) -> str:
+    """A number without the spaces or apostrophes between its groups of thousands. Any other cell stays."""
+    return re.sub(rf"[{_GROUPS}]", "", cell) if _SPACED_NUMBER.fullmatch(cell) else cell
+
+
 def normalize_number(cell: str, number_format: NumberFormat) -> str:
     """A number with a point and without groups. A cell that is no number stays. Raises UnclearNumberError."""
     if number_format is NumberFormat.UNCLEAR:
         if _AMBIGUOUS.fullmatch(cell):
-            raise UnclearNumberError(f"“{cell}” may have three decimals or thousands: state the decimal separator")
+            raise UnclearNumberError(f"“{cell}” may have three decimals or thousands: {_REMEDY}")
         if "," in cell and _COMMA_NUMBER.fullmatch(cell):
-            raise UnclearNumberError(f"“{cell}” has a comma, and other cells of the column a point: state the decimal separator")
+            raise UnclearNumberError(f"“{cell}” has a comma, and other cells of the column a point: {_REMEDY}")
         return cell
     pattern = _COMMA_NUMBER if number_format is NumberFormat.COMMA else _POINT_NUMBER
     if number_format is NumberFormat.PLAIN or not (match := pattern.fullmatch(cell)):

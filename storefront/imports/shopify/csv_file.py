@@ -480,6 +480,8 @@ class CsvSource:
 
     def _build_row_error(self, first_line: int, error: Exception) -> RowError:
         problem = f"not valid CSV ({error}), left out: close or double the quotes"
+        if "field limit" in str(error):
+            problem = f"has a cell of more than {csv.field_size_limit():,} characters, left out: shorten it, or close the quotes"
         if isinstance(error, _RecordTooLongError):
             problem = f"has more than {error}, left out: close the quotes, or shorten the row"
         elif isinstance(error, UnicodeDecodeError):
@@ -552,10 +554,12 @@ def _parse_header(header: Sequence[str], name: str, plan: ReadingPlan) -> tuple[
             spellings.pop(column, None)
     quoted_column = lossless_cell.QUOTED_COLUMN.lower()
     taken = {*index_by_key.values()}
+    untaken = [index for index in range(len(header)) if index not in taken]
+    # Cells below an empty header are lost as others are. A regrouped file has two columns of its own before those of the file.
     ignored_columns = {
-        index: sanitize_excerpt(spelling.strip(), MAX_IGNORED_COLUMN_NAME)
-        for index, spelling in enumerate(header)
-        if index not in taken and spelling.strip()
+        index: sanitize_excerpt(header[index].strip(), MAX_IGNORED_COLUMN_NAME)
+        or f"{index + 1 - 2 * plan.is_regrouped} (without a name)"
+        for index in sorted(untaken, key=lambda index: not header[index].strip())
     }
     kept_columns = {
         index: header[index].strip() for index in ignored_columns if is_kept_column(file_format, header[index].strip())
@@ -619,6 +623,8 @@ def _find_header_problem(header: Sequence[str], keys: Sequence[str | None], file
     if any("\0" in spelling for spelling in header):
         return NOT_UTF_8_MESSAGE
     if not {"handle", "variant sku", *(["title"] if file_format.makes_handles else [])} & {*keys}:
+        if not any(spelling.strip() for spelling in header):
+            return "its first row is empty: it has to name the columns."
         return "the header row has no column “Handle”, “URL handle” or “Variant SKU”. Is it a product CSV?"
     if file_format is not SHOPIFY:
         # Other makers' files repeat columns; the first one is taken, and the others are named.
