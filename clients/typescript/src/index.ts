@@ -1,0 +1,11 @@
+export * from './collection.js';
+export { getText, type TypedDocument, type TypedString } from './documents.js';
+export * from './errors.js';
+export * from './generated.js';
+export type { GetToken, HttpOptions, RequestOptions, Token } from './http.js';
+export { applyListEvent, type FeedEvent, type FeedOptions, type LiveClient, type LiveList, type LiveListEvent, type LiveListOptions, type LiveOptions, type LiveStatus, type Transport } from './live.js';
+export { draftProduct, matchesFilter, mergeProduct, patchProduct, type Pending, type ProductPatch, type ProductRow, type ProductValues } from './products.js';
+export { indexedDbStorage, memoryStorage, type StorefrontStorage } from './storage.js';
+export { createStorefront, type Storefront, type StorefrontOptions } from './storefront.js';
+export { applyPending, type Confirmation, type DeleteOptions, type OnConflict, type OutboxState, type PendingRow, type PendingWrite, type ResolveConflict, type UpdateOptions, type WriteHandle, type WriteResult, type Writes } from './writes.js';
+export { computeDelay, parseRetryAfter } from './waiting.js';
