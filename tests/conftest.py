@@ -45,7 +45,8 @@ LONGEST_FILES = """
     execution/test_differential.py feed/test_proxy_faults.py feed/test_faults.py feed/test_postgres_killed.py
     feed/test_limits.py imports/jobs/test_worker.py serving/test_graceful_shutdown.py writes/test_concurrency.py
     analytics/test_live_counters.py core/db/test_embedded_postgres.py webhooks/test_fairness.py analytics/test_rollups.py
-    writes/test_crashes.py webhooks/test_killed.py clients/test_http.py clients/test_examples.py execution/test_core.py
+    writes/test_crashes.py webhooks/test_killed.py clients/test_kit.py clients/test_http.py clients/test_examples.py
+    execution/test_core.py
     feed/test_backends.py feed/test_positions.py feed/test_feed.py webhooks/test_delivery.py serving/test_patience.py
     serving/test_behind_nginx.py serving/cache/test_response_cache.py serving/server/test_backpressure.py
     media/test_in_browser.py test_migrations.py configs/test_stylesheet_in_browser.py serving/test_graphiql_in_browser.py

@@ -18,6 +18,7 @@ from gql.transport.exceptions import TransportConnectionFailed
 from gql.transport.websockets import WebsocketsTransport
 
 from tests.client import Client
+from tests.clients.network import network
 from tests.clients.npm import CLIENTS, environment, installed, marked
 from tests.factories import make_product, make_store, make_user
 
@@ -40,60 +41,6 @@ UNPUBLISH = "mutation($input: UnpublishConfigInput!) { unpublishConfig(input: $i
 def node() -> Path:
     """The path of Node, with the examples' packages installed."""
     return installed(CLIENTS)
-
-
-# -------------------------------------------------------------------------------------- a network that fails
-
-
-class Network:
-    """A TCP proxy between the example and the server that can be taken down."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._lines: set[asyncio.StreamWriter] = set()
-        self.is_up = True
-        self.has_answers = True
-
-    def cut(self) -> None:
-        """Drop all connections and refuse new ones."""
-        self.is_up = False
-        for line in list(self._lines):
-            line.transport.abort()
-
-    def restore(self) -> None:
-        """Accept connections again."""
-        self.is_up = self.has_answers = True
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Proxy one connection."""
-        if not self.is_up:
-            writer.transport.abort()
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        self._lines |= {writer, back}
-        await asyncio.gather(_pump(reader, back), _pump(there, writer, lambda: self.has_answers))
-        self._lines -= {writer, back}
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[], bool] = lambda: True) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65_536):
-            if passes():
-                writer.write(data)
-                await writer.drain()
-    writer.close()
-
-
-@asynccontextmanager
-async def network(client: Client) -> AsyncIterator[tuple[Network, str]]:
-    """A proxy, and the URL of the server through it."""
-    lines = Network(client.http.base_url.port or 0)
-    door = await asyncio.start_server(lines.carry, "127.0.0.1", 0)
-    try:
-        yield lines, f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}/graphql"
-    finally:
-        lines.cut()
-        door.close()
 
 
 # --------------------------------------------------------------------------------------- a running example
@@ -384,7 +331,7 @@ def test_guide_contains_the_examples(path: Path) -> None:
     assert f"```{language}\n{marked(path)}\n```\n" in (ROOT / "docs" / "live.md").read_text()
 
 
-@pytest.mark.parametrize("folder", [CLIENTS, CLIENTS / "http"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [CLIENTS, CLIENTS / "http", CLIENTS / "typescript"], ids=lambda folder: folder.name)
 def test_lock_file_pins_integrity_without_registry(folder: Path) -> None:
     packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     fetched = [entry for name, entry in packages.items() if name]

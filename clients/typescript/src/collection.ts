@@ -1,8 +1,10 @@
-import { NetworkError, StorefrontError, toError } from './errors.js';
-import { PositionDocument, ProductRowsDocument, type FeedChangeType, type ProductFilterInput } from './generated.js';
+import { NetworkError, NotFoundError, StorefrontError, toError } from './errors.js';
+import { PositionDocument, ProductRowsDocument, type FeedChangeType, type ProductFilterInput, type ProductRowsQuery, type ProductRowsQueryVariables } from './generated.js';
+import type { RequestOptions } from './http.js';
 import type { FeedEvent, LiveStatus } from './live.js';
 import { matchesFilter, type Pending, type ProductPatch, type ProductRow, type ProductValues } from './products.js';
 import type { Storefront } from './storefront.js';
+import { wait } from './waiting.js';
 import { applyPending, type Confirmation, type DeleteOptions, type UpdateOptions, type WriteHandle } from './writes.js';
 
 export interface CollectionOptions {
@@ -15,6 +17,9 @@ export interface CollectionOptions {
   /** Called when the server refuses to be followed, or the storage fails. */
   onError?: (error: Error) => void;
 }
+
+// How often a store that is not open to shoppers is asked for.
+const CLOSED_STORE_MS = 30_000;
 
 /** A row as it is kept: with the mutation that has made it. */
 interface Entry {
@@ -156,29 +161,35 @@ export class ProductCollection {
     };
     if (this.#position === null) await this.#load(undefined, onStatus);
     setReady();
-    await live.followFeed({
-      configId, filter, types, onStatus,
-      signal: this.#stop.signal,
-      getPosition: () => this.#position,
-      onEvent: (event) => this.#take(event),
-    });
+    while (!this.#stop.signal.aborted) {
+      try {
+        return await live.followFeed({
+          configId, filter, types, onStatus,
+          signal: this.#stop.signal,
+          getPosition: () => this.#position,
+          onEvent: (event) => this.#take(event),
+        });
+      } catch (thrown) {
+        // A shopper's store was closed while there was no connection: the feed sends a reset after this position when it is open again.
+        if (!(thrown instanceof NotFoundError) || this.#position === '0') throw thrown;
+        const removedIds = [...this.#entries.keys()];
+        this.#entries.clear();
+        this.#save([], removedIds);
+        this.#showConfirmed({ isReset: true, written: [], removedIds: [] });
+        await wait(CLOSED_STORE_MS, this.#stop.signal);
+      }
+    }
   }
 
-  /** Reads the whole list. The position comes first: what changes while the list is read is told again, and nothing is missed. */
+  /** Reads the whole list. The position comes first: what changes while the list is read is sent again, and nothing is missed. */
   async #load(reset: FeedEvent | undefined, onStatus: (status: LiveStatus) => void = () => undefined): Promise<void> {
     const { live } = this.#storefront;
-    const { configId, filter } = this.#options;
+    const { configId } = this.#options;
     const options = { signal: this.#stop.signal, retries: 1_000_000 };
     onStatus({ state: 'connecting', transport: live.transport });
     const { config } = await this.#storefront.request(PositionDocument, { configId }, options);
-    const products: ProductRow[] = [];
-    // Null: the store is closed, and the feed tells when it opens.
-    for (let after: string | null = config ? '' : null; after !== null; ) {
-      const page = (await this.#storefront.request(ProductRowsDocument, { configId, filter, first: 100, after: after || null }, options)).products;
-      if (!page) throw new NetworkError('The list could not be read.', { code: 'NETWORK' });
-      products.push(...page.nodes);
-      after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
-    }
+    // Null: the store is closed, and the feed sends a reset when it opens.
+    const products = config ? await this.#readPages(options) : [];
     const madeBy = new Map([...this.#entries].map(([id, entry]) => [id, entry.clientMutationId]));
     this.#entries.clear();
     for (const product of products) {
@@ -187,6 +198,25 @@ export class ProductCollection {
     this.#position = config?.position ?? reset?.position ?? '0';
     this.#saveAll();
     this.#showConfirmed({ isReset: true, written: products, removedIds: [] });
+  }
+
+  async #readPages(options: RequestOptions): Promise<ProductRow[]> {
+    const { configId, filter } = this.#options;
+    const products: ProductRow[] = [];
+    try {
+      for (let after: string | null = ''; after !== null; ) {
+        const variables: ProductRowsQueryVariables = { configId, filter, first: 100, after: after || null };
+        const page: ProductRowsQuery['products'] = (await this.#storefront.request(ProductRowsDocument, variables, options)).products;
+        if (!page) throw new NetworkError('The list could not be read.', { code: 'NETWORK' });
+        products.push(...page.nodes);
+        after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
+      }
+      return products;
+    } catch (thrown) {
+      // It was closed since its position was read: a reset is on its way.
+      if (thrown instanceof NotFoundError) return [];
+      throw thrown;
+    }
   }
 
   /** Applies an event of the feed, once. */
@@ -216,7 +246,7 @@ export class ProductCollection {
     this.#showConfirmed({ isReset: false, written, removedIds });
   }
 
-  /** Applies the answer to a write, unless the feed has told of it, and perhaps of what came after. */
+  /** Applies the answer to a write, unless the feed has sent it, and perhaps of what came after. */
   #confirm({ write, result }: Confirmation): void {
     if (write.configId !== this.configId) return;
     const { products, deletedIds, position } = result;
@@ -226,7 +256,7 @@ export class ProductCollection {
     const isNews = position !== null && (this.#position === null || BigInt(position) > BigInt(this.#position));
     for (const product of isNews ? products : []) {
       const known = this.#entries.get(product.id);
-      // Whether it is of the filtered list is told by the feed, where the client cannot tell.
+      // Whether it is of the filtered list is known from the feed, where the client cannot tell.
       const isShown = known ? known.product.version <= product.version : write.kind === 'create' && matchesFilter(product, this.#options.filter);
       if (!isShown || this.#deletedIds.has(product.id)) continue;
       this.#entries.set(product.id, { product, clientMutationId: write.kind === 'create' ? write.id : known?.clientMutationId });
@@ -254,12 +284,9 @@ export class ProductCollection {
   #showConfirmed(change: CollectionChange, isNotified = true): void {
     this.#sorted = undefined;
     // New rows that pending writes have made take the places of these.
-    const ids = new Set(this.#storefront.writes.state.pending.map(({ id }) => id));
-    if (ids.size) {
-      const rows = change.isReset ? [...this.#entries.values()] : change.written.map(({ id }) => this.#entries.get(id));
-      for (const entry of rows) {
-        if (entry?.clientMutationId && ids.has(entry.clientMutationId)) this.#storefront.writes.acknowledge(entry.clientMutationId, entry.product);
-      }
+    if (this.#storefront.writes.state.pending.length) {
+      const shown = change.isReset ? [...this.#entries.values()] : change.written.map(({ id }) => this.#entries.get(id));
+      this.#storefront.writes.acknowledge(shown.filter((entry) => entry !== undefined));
     }
     this.#rows = undefined;
     for (const listener of [...this.#changeListeners]) listener(change);

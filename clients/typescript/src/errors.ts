@@ -103,7 +103,7 @@ export class WriteRefusedError extends StorefrontError {
   }
 }
 
-/** Somebody else has changed the same product since it was read. */
+/** Another user has changed the same product since it was read. */
 export class ConflictError extends WriteRefusedError {
   override readonly name = 'ConflictError';
   /** Fields that others have changed since. */

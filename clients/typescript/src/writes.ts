@@ -14,7 +14,7 @@ import { computeDelay, isOffline, listenToNetwork, runAlone, wait } from './wait
 export type ResolveConflict = (base: ProductRow, mine: ProductPatch, theirs: ProductRow) => ProductPatch | null | Promise<ProductPatch | null>;
 
 /**
- * What to do if somebody else has changed the product since it was read. `merge`, the default: write if the fields are others than
+ * What to do if another user has changed the product since it was read. `merge`, the default: write if the fields are others than
  * theirs. `fail`: refuse with a ConflictError. Or a function that decides.
  */
 export type OnConflict = 'fail' | 'merge' | ResolveConflict;
@@ -216,13 +216,18 @@ export class Writes {
     return true;
   }
 
-  /** Notes that an event of the feed shows a product that a pending write has made, so that no list has both. */
-  acknowledge(clientMutationId: string | null, product: ProductRow): void {
-    const write = this.#state.pending.find(({ id, kind }) => id === clientMutationId && kind === 'create');
-    if (!write || write.rows.some(({ productId }) => productId === product.id)) return;
-    const open = write.rows.filter(({ productId }) => productId === undefined);
-    const row = open.find(({ values }) => (values as ProductValues).title === product.title) ?? open[0];
-    if (row) this.#replace({ ...write, rows: write.rows.map((one) => (one === row ? { ...one, productId: product.id } : one)) });
+  /** Notes which products of the feed pending writes have made, so that no list has a product and its draft. */
+  acknowledge(events: Iterable<{ clientMutationId?: string | null; product: ProductRow }>): void {
+    let { pending } = this.#state;
+    for (const { clientMutationId, product } of events) {
+      const write = pending.find(({ id, kind }) => id === clientMutationId && kind === 'create');
+      if (!write || write.rows.some(({ productId }) => productId === product.id)) continue;
+      const open = write.rows.filter(({ productId }) => productId === undefined);
+      const row = open.find(({ values }) => (values as ProductValues).title === product.title) ?? open[0];
+      const rows = write.rows.map((one) => (one === row ? { ...one, productId: product.id } : one));
+      pending = pending.map((one) => (one === write ? { ...write, rows } : one));
+    }
+    if (pending !== this.#state.pending) this.#change({ pending });
   }
 
   /** Stops sending. What is waiting stays in the storage. */
@@ -253,7 +258,7 @@ export class Writes {
     const done = new Promise<WriteResult>((resolve, reject) => {
       this.#own.set(id, { resolve, reject, onConflict: typeof onConflict === 'function' ? onConflict : undefined });
     });
-    done.catch(() => undefined); // whoever awaits it sees the rejection; nobody has to
+    done.catch(() => undefined); // callers that await it see the rejection; none has to
     this.#change({ pending: [...this.#state.pending, write] });
     void this.#save([[write.key, write]]).then(() => this.#drain());
     return { id, rowIds: write.rows.map((row) => row.id), done };
@@ -343,7 +348,7 @@ export class Writes {
     if (write.kind === 'delete') {
       const { deleteProduct: payload } = await http.request(DeleteProductDocument, { input: { ...common, ...(row as { id: string }) } }, options);
       if (!payload) throw new StorefrontError('The answer has no payload.');
-      // Somebody else has deleted it: that is what was wanted.
+      // Another user has deleted it: that is what was wanted.
       const isGone = payload.userErrors.length > 0 && payload.userErrors.every(({ code }) => code === 'NOT_FOUND');
       if (payload.userErrors.length && !isGone) throw this.#createRefusal(write, 0, payload.userErrors);
       return this.#confirm(write, { products: [], deletedIds: [write.rows[0]?.id ?? ''], position: payload.position, refusals: new Map() });
@@ -370,7 +375,7 @@ export class Writes {
     return new ConflictError(userErrors, row?.base, row?.values ?? {}, theirs, stale.changedFields);
   }
 
-  /** Asks for the values to write over somebody else's. The write is then sent again, as another request. */
+  /** Asks for the values to write over another user's. The write is then sent again, as another request. */
   async #resolve(write: PendingWrite, { base, theirs, mine }: ConflictError): Promise<boolean> {
     const fallback = this.#options.onConflict;
     const resolve = this.#own.get(write.id)?.onConflict ?? (typeof fallback === 'function' ? fallback : undefined);
@@ -421,8 +426,9 @@ export class Writes {
       });
       return { ...other, rows };
     });
-    const confirmed = { ...write, rows: write.rows.map((row, index) => ({ ...row, productId: ids[index] })) };
+    const confirmed = { ...write, rows: write.rows.map((row, index) => ({ ...row, productId: ids[index] ?? row.productId })) };
     // The lists have the new state before the pending one goes: no row is missing, or there twice, in between.
+    this.#state = { ...this.#state, pending: this.#state.pending.map((one) => (one.id === write.id ? confirmed : one)) };
     for (const listener of this.#confirmed) listener({ write: confirmed, result });
     this.#change({ pending: waiting });
     this.#own.get(write.id)?.resolve(result);
@@ -459,7 +465,7 @@ export class Writes {
     return `${this.#options.namespace}outbox:`;
   }
 
-  /** What the storage has, with what this page has not stored, or has not been told the answer of. */
+  /** What the storage has, with what this page has not stored, or does not have the answer of. */
   async #load(): Promise<void> {
     await this.#saved;
     let stored: PendingWrite[];

@@ -31,7 +31,7 @@ export function getVariables(query: Query): ListVariables {
   return (query.queryKey[3] ?? {}) as ListVariables;
 }
 
-/** A row of a list of cards from what a write or an event has told of it. */
+/** A row of a list of cards from what a write or an event has of it. */
 export function toCard(row: ProductRow): ProductCardFragment {
   const { priceRange, reviewSummary, featuredImage } = draftProduct(row.id, { title: row.title, price: row.price }, row.createdAt);
   return { priceRange, reviewSummary, featuredImage, ...row };

@@ -137,7 +137,7 @@ export function useProductSearch(search: string, { debounceMs = 200, ...options 
   return { ...list, products: settled ? list.products : [], search: settled, isTyping: settled !== search.trim() };
 }
 
-/** What to show below a search field while somebody types: suggestions, products and categories. */
+/** What to show below a search field while a user types: suggestions, products and categories. */
 export function useSuggestions(search: string, { debounceMs = 150, first = 6, ...options }: StoreOption & { debounceMs?: number; first?: number } = {}) {
   const { storefront } = useStorefront();
   const configId = useConfigId(options);
@@ -194,7 +194,7 @@ export function useOutbox(): OutboxState {
 }
 
 export interface OptimisticOptions extends StoreOption {
-  /** What to do if somebody else has changed the same product: `merge` by default. */
+  /** What to do if another user has changed the same product: `merge` by default. */
   onConflict?: OnConflict;
 }
 
@@ -297,7 +297,7 @@ export function useRealTimeProducts(options: StoreOption & { enabled?: boolean }
         getPosition: () => position,
         onEvent: (event) => {
           position = event.position;
-          if (event.__typename === 'ProductCreated') storefront.writes.acknowledge(event.clientMutationId, event.product);
+          if (event.__typename === 'ProductCreated') storefront.writes.acknowledge([event]);
           if (event.__typename !== 'FeedHeartbeat') recent = [...recent.slice(-MOST_RECENT_EVENTS), event];
           apply(event);
         },
@@ -318,7 +318,7 @@ function findOldestPage(pages: ProductPages | undefined): bigint | null {
   return positions.length ? positions.reduce((a, b) => (a < b ? a : b)) : null;
 }
 
-/** The oldest position that a list of the cache has: what happened since is told. Null if there is none. */
+/** The oldest position that a list of the cache has: what happened since is sent. Null if there is none. */
 function findOldestPosition(client: QueryClient, configId: string): string | null {
   const lists = client.getQueriesData<ProductPages>({ queryKey: productKeys.lists(configId) });
   const positions = lists.map(([, pages]) => findOldestPage(pages)).filter((position) => position !== null);
