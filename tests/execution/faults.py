@@ -68,7 +68,12 @@ class FaultyContext(Context):
 
 
 # These are loaded where a page could not bring them along, or what is selected needs them: graphql-core looks at no selection.
-LOADED_IF_SELECTED = {loaders.count_config_products, loaders.load_option_matches, loaders.load_product_variants}
+LOADED_IF_SELECTED = {
+    loaders.count_config_products,
+    loaders.load_facet_snapshots,
+    loaders.load_option_matches,
+    loaders.load_product_variants,
+}
 
 
 @cache

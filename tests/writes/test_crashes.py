@@ -13,6 +13,7 @@ import pytest_asyncio
 from storefront.core import request_context
 from storefront.core.db.database import Database
 from storefront.core.db.pipeline import Pipeline, QueuedStatement
+from storefront.core.result_budget import ResultBudget
 from storefront.queries.store_lookup import find_row_keys
 from storefront.serving.errors import MASKED_ERROR_MESSAGE
 from tests.client import Client
@@ -211,11 +212,11 @@ async def test_write_round_trip_count_is_bounded(shop: Client, name: str, monkey
     trips: list[int] = []
     exchange = Pipeline.execute_batch
 
-    async def counting(wire: Pipeline, batch: Sequence[QueuedStatement]) -> None:
+    async def counting(wire: Pipeline, batch: Sequence[QueuedStatement], budget: ResultBudget | None = None) -> None:
         # Jobs in the background are nobody's request.
         if request_context.get_current_context() is not None:
             trips.append(len(batch))
-        await exchange(wire, batch)
+        await exchange(wire, batch, budget)
 
     document, given = await work(shop, name)
     monkeypatch.setattr(Pipeline, "execute_batch", counting)
