@@ -591,11 +591,13 @@ async def test_sweep_deletes_old_jobs_and_files(env: WorkerEnvironment) -> None:
     async with env.workers().running():
         await env.wait_until_finished(kept)
         await env.wait_until_finished(old)
+        # The upload of a successful import is deleted after the job has ended.
+        async with asyncio.timeout(60):
+            while len([stored.key async for stored in env.dependencies.objects.list("imports/")]) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
     await env._rows("UPDATE jobs SET finished_at = '2020-01-01' WHERE id = %s RETURNING 1", old)
     assert await job_commands.sweep_jobs(env.database, days=7) == 2
     assert await env._rows("SELECT 1 FROM jobs WHERE id = ANY(%s)", [old, forgotten]) == []
     assert (await env.load_job(kept))["status"] == "succeeded"
-    # The upload of a successful import was deleted with it.
-    assert [stored.key async for stored in env.dependencies.objects.list("imports/")] != []
     assert await sweep_files(env.dependencies.objects, days=7) == 0
     assert await sweep_files(env.dependencies.objects, days=-1) == 1
