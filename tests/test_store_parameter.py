@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 
 from storefront.background import BACKGROUND_TASK_NAME
 from storefront.core.db.pipeline import Pipeline, QueuedStatement
+from storefront.core.result_budget import ResultBudget
 from storefront.core.storage.disk import DiskStorage
 from storefront.media.upload_processing import upload_key
 from storefront.models.columns import SQLModel
@@ -53,12 +54,12 @@ async def plans(postgres: str, template: str, tmp_path_factory: pytest.TempPathF
 
     url = fresh(postgres, template)
 
-    async def record(pipeline: Pipeline, batch: Sequence[QueuedStatement]) -> None:
+    async def record(pipeline: Pipeline, batch: Sequence[QueuedStatement], budget: ResultBudget | None = None) -> None:
         # Not those of other servers of this process, whose background work goes on, nor sweeps, which are of all stores.
         task = asyncio.current_task()
         if pipeline.raw.info.dbname in url and not (task and task.get_name() == BACKGROUND_TASK_NAME):
             recorded.update(queued.statement.numbered_sql for queued in batch)
-        await execute_batch(pipeline, batch)
+        await execute_batch(pipeline, batch, budget)
 
     folder = tmp_path_factory.mktemp("statements")
     options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32", "job_workers": 0}
