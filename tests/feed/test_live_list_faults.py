@@ -121,11 +121,14 @@ class FaultyWalk(FilteredWalk):
 
     async def shuffle_popularity(self) -> bool:
         entry = LogEntry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])
-        async with self.owner.database.transaction() as connection:
-            statement = "UPDATE products SET popularity = floor(random() * 5) WHERE config_id = %s"
-            await connection.raw.execute(statement, [self.store])
-            await log.append_entries(connection, self.store, [entry])
-        return True
+        statement = "UPDATE products SET popularity = floor(random() * 5) WHERE config_id = %s"
+        while True:
+            # It locks the products in any order, while other writers lock some of them.
+            with suppress(psycopg.errors.DeadlockDetected):
+                async with self.owner.database.transaction() as connection:
+                    await connection.raw.execute(statement, [self.store])
+                    await log.append_entries(connection, self.store, [entry])
+                return True
 
     async def write(self) -> None:
         """One of the writes, or a deletion if there are too many products."""
