@@ -318,7 +318,7 @@ async def test_dry_run_changes_nothing(env: JobEnvironment) -> None:
 
 
 async def test_unreadable_file_fails_with_message(env: JobEnvironment) -> None:
-    job = await env.import_file("name;price\nmug;5\n")
+    job = await env.import_file("colour;price\nred;5\n")
     assert job["status"] == "FAILED"
     assert "has no column “Handle”" in job["error"]["message"]
 
