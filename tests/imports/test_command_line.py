@@ -147,7 +147,7 @@ def test_export_can_leave_formulas_unquoted(url: str, tmp_path: Path) -> None:
 
 
 def test_unknown_store_and_unreadable_file_are_reported(url: str, tmp_path: Path) -> None:
-    (tmp_path / "shop.csv").write_text("name;price\n")
+    (tmp_path / "shop.csv").write_text("colour;price\n")
     for words in (
         ("export", str(tmp_path / "x.csv"), "--config", "three"),
         ("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one"),
