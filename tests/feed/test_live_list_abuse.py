@@ -110,7 +110,7 @@ async def open_many_lists(scene: Scene, random: Random) -> Counter[str]:
         first = set[str]()
         with suppress(TimeoutError):
             while True:
-                message = await hear(socket, 0.5)
+                message = await hear(socket, 2)
                 if message["id"] not in first:
                     received[message["type"]] += 1
                 first.add(message["id"])
@@ -133,18 +133,18 @@ async def open_many_lists(scene: Scene, random: Random) -> Counter[str]:
 
 
 async def test_storms_of_lists_are_bounded_and_leave_nothing(scene: Scene) -> None:
-    random = Random(1)
+    random, count_before = Random(1), count_lists()
     for _ in range(3):
         received = await open_many_lists(scene, random)
         assert received["next"] and received["error"], received
-        await until(scene.is_idle, 20)
+        await until(scene.is_idle, 60)
         # What one storm has opened is no obstacle for anybody else.
         async with following(scene.shopper, scene.store, first=3) as live_list:
             await scene.owner.ask(UPDATE, input={"id": scene.products[-1], "title": f"{random.random()}"})
             assert (await live_list.next())["__typename"] in ("ProductListUpdate", "ProductListHeartbeat")
         await until(scene.is_idle)
     # What ended last may still be referred to by a task that ends.
-    await until(lambda: not count_lists(), 10)
+    await until(lambda: count_lists() <= count_before, 30)
 
 
 async def test_lists_of_a_deleted_store_are_complete(scene: Scene) -> None:
@@ -214,6 +214,7 @@ async def test_list_that_cannot_be_read_for_long_ends(
         assert len(live_list.products) == len(scene.products)
 
 
+@pytest.mark.soak
 async def test_memory_of_clients_that_do_not_read_lists_is_bounded(empty_url: str, database: Database, tmp_path: Path) -> None:
     user = await make_user(database)
     store = await make_store(database, user_id=user)
