@@ -110,7 +110,8 @@ async def open_many_lists(scene: Scene, random: Random) -> Counter[str]:
         first = set[str]()
         with suppress(TimeoutError):
             while True:
-                message = await hear(socket, 2)
+                # A busy machine may take long until the first one.
+                message = await hear(socket, 1 if first else 15)
                 if message["id"] not in first:
                     received[message["type"]] += 1
                 first.add(message["id"])
