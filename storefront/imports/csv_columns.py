@@ -71,6 +71,10 @@ NUMBER_COLUMNS = frozenset(
     if isinstance(field.value_type, Amount | Integer | Weight)
     for column in field.csv_columns
 ) - {"variant inventory tracker", "variant weight unit"}
+# They may have the sign of the store's currency.
+AMOUNT_COLUMNS = frozenset(
+    column.lower() for field in VARIANT_FIELDS if isinstance(field.value_type, Amount) for column in field.csv_columns
+)
 AMOUNT_FIELD_NAMES = frozenset(field.name for field in (*PRODUCT_FIELDS, *VARIANT_FIELDS) if isinstance(field.value_type, Amount))
 # A column of several fields is as long as the last one allows: the HTML, of which the description is only the text.
 MAX_CELL_LENGTHS = {

@@ -27,7 +27,7 @@ from storefront.imports.csv_columns import (
     InvalidRowError,
 )
 from storefront.imports.matching import VariantPair, match_variants
-from storefront.imports.product_parser import build_weight, clamp_inventory
+from storefront.imports.product_parser import build_weight, clamp_inventory, is_rounded_form
 from storefront.imports.row_types import ProductRow, RowError, VariantRow
 from storefront.imports.sku_lookup import find_products_by_sku
 from storefront.models import images as image_table
@@ -68,6 +68,7 @@ _REMAINING_COLUMNS = ("id", "position", "attributes", *SUMMARIZED_COLUMNS, *SEAR
 # Fields of the API that columns belong to, where they have other names.
 _LOG_NAMES = {"image_alts": "images.alt"}
 _AMOUNT_COLUMNS = {name: COLUMNS_BY_FIELD[name][0] for name in VARIANT_FIELD_NAMES if name in AMOUNT_FIELD_NAMES}
+_CODE_COLUMNS = {"sku": "variant sku", "barcode": "variant barcode"}
 _get_product_values, _get_variant_values = attrgetter(*PRODUCT_FIELD_NAMES), attrgetter(*VARIANT_FIELD_NAMES)
 _LOCKED_PRODUCT_COLUMNS = tuple(
     dict.fromkeys(("id", "handle", "version", *_DERIVED_COLUMNS, *PRODUCT_FIELD_NAMES, *FILTERED_PRODUCT_COLUMNS))
@@ -280,7 +281,7 @@ class _ProductPlanner:
         may_replace = self.delete_missing_variants and is_complete and "option1 value" in product.layout.spellings
         matched = match_variants(product, rows, self.variants, old.options if old else (), replaces_variants=may_replace)
         self.errors += matched.errors
-        pairs = [pair for pair in matched.pairs if self._check_price(*pair)]
+        pairs = [pair for pair in matched.pairs if self._check_price(*pair) and self._check_codes(*pair)]
         # A refused row may be one of the stored variants, so that none is deleted.
         self._set_unmatched(pairs, may_replace=may_replace and not self.errors)
         editor = OptionEditor(old.options if old else ())
@@ -310,6 +311,18 @@ class _ProductPlanner:
         if stored is None and "price" not in row.stated_fields:
             self._refuse_row(row, "is missing: the variant is new, fill it in", "variant price")
             return False
+        return True
+
+    def _check_codes(self, row: VariantRow, stored: StoredVariant | None) -> bool:
+        """Refuse a code that is the stored one as a spreadsheet has rounded it. JSON Lines are not edited in spreadsheets."""
+        if stored is None or self.product.layout.is_exact:
+            return True
+        for name, column in _CODE_COLUMNS.items():
+            cell, code = getattr(row, name), getattr(stored, name)
+            if cell and code and cell != code and name in row.stated_fields and is_rounded_form(cell, code):
+                problem = f"“{cell}” is the stored “{truncate_value(code)}” as a spreadsheet has rounded it: "
+                self._refuse_row(row, f"{problem}format the column as text, and enter it again", column)
+                return False
         return True
 
     def _check_new_product(self) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from html import unescape
 
 from storefront.imports import lossless_cell
-from storefront.imports.csv_columns import COLUMNS, NUMBER_COLUMNS, OPTION_NUMBERS
+from storefront.imports.csv_columns import AMOUNT_COLUMNS, COLUMNS, NUMBER_COLUMNS, OPTION_NUMBERS
 
 Cells = dict[str, str]
 # Shopify renamed its columns in 2024. The older names are the keys; case is ignored in both.
@@ -70,6 +70,7 @@ class FileFormat:
     derived: Sequence[tuple[str, tuple[str, ...]]] = ()
     adapt: Callable[[Cells], Sequence[str]] | None = None
     number_keys: frozenset[str] = NUMBER_COLUMNS
+    amount_keys: frozenset[str] = AMOUNT_COLUMNS
     fills_handles: bool = False
     has_parents: bool = False
     makes_handles: bool = False
@@ -309,6 +310,7 @@ WOOCOMMERCE = FileFormat(
     ),
     adapt=_adapt_woocommerce,
     number_keys=NUMBER_COLUMNS | {"~stock", "~sale price", "~regular price", *_WOO_WEIGHTS.values()},
+    amount_keys=AMOUNT_COLUMNS | {"~sale price", "~regular price"},
     has_parents=True,
     makes_handles=True,
 )

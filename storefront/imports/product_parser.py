@@ -49,6 +49,9 @@ EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
 _AMOUNT_PATTERN = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
 # As spreadsheets show long numbers: 4.00638E+12.
 _ROUNDED_CODE_PATTERN = re.compile(r"[0-9][.,][0-9]+E\+[0-9]{2}", re.ASCII)
+# Of a code that is known, and what a spreadsheet takes for a number: 12E5 is shown as 1.20E+06.
+_ROUNDED_NUMBER_PATTERN = re.compile(r"([0-9])(?:[.,]([0-9]{1,20}))?E\+([0-9]{2})", re.ASCII)
+_NUMERIC_CODE_PATTERN = re.compile(r"([0-9]{1,255})(?:[Ee]\+?([0-9]{1,2}))?", re.ASCII)
 _GRAMS_PATTERN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?", re.ASCII)
 MAX_WEIGHT = Decimal("10000000.000")
 _QUANTITY_PATTERN = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
@@ -563,6 +566,19 @@ def _check_code(record: CsvRecord, layout: SourceLayout, column: str) -> None:
             column,
             f"{_quote_cell(cell)} is a number that a spreadsheet has rounded: format the column as text, and enter it again",
         )
+
+
+def is_rounded_form(cell: str, code: str) -> bool:
+    """Whether a spreadsheet shows a code so: as a number with an exponent, of which the last digits are left out."""
+    shown, number = _ROUNDED_NUMBER_PATTERN.fullmatch(cell), _NUMERIC_CODE_PATTERN.fullmatch(code)
+    if not shown or not number:
+        return False
+    whole, decimals, exponent = shown[1], shown[2] or "", int(shown[3])
+    # Digits that are left out.
+    if (omitted := exponent - len(decimals)) < 0:
+        return False
+    unit, value = 10**omitted, int(number[1]) * 10 ** int(number[2] or 0)
+    return 2 * abs(int(whole + decimals) * unit - value) <= unit
 
 
 def _parse_weight(record: CsvRecord) -> dict[str, str] | None:

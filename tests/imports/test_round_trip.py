@@ -315,6 +315,37 @@ async def test_store_round_trips_through_export(database: Database) -> None:
     assert await export_file(database, second, quote_formulas=False) == file
 
 
+@pytest.mark.parametrize(
+    ("code", "shown", "is_rounded"),
+    [
+        ("4006381333931", "4.00638E+12", True),
+        ("4006381333931", "4,01E+12", True),
+        ("4006381333931", "4E+12", True),
+        ("0400638133393", "4.00638E+11", True),
+        ("12E5", "1.20E+06", True),
+        ("4006381333931", "4.00639E+12", False),
+        ("4006381333931", "4.00638E+11", False),
+        ("A-4006381", "4.01E+06", False),
+        ("1E5", "1E5", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["sku", "barcode"])
+async def test_code_that_a_spreadsheet_rounded_keeps_the_stored_one(
+    database: Database, name: str, code: str, shown: str, is_rounded: bool
+) -> None:
+    store, column = await make_store(database), f"Variant {name.upper() if name == 'sku' else name.title()}"
+    header = f"Handle,Title,Option1 Name,Option1 Value,Price,{column}\n"
+    await import_file(database, store, f"{header}mug,Mug,Size,S,5,{code}\nmug,,,M,5,{code}1\n".encode())
+    file = (await export_file(database, store)).replace(f",{code},".encode(), f',"{shown}",'.encode())
+    assert shown.encode() in file
+    summary = await import_file(database, store, file.replace(b",5.00,", b",6.00,"))
+    reasons = [(error.line, error.reason) for error in summary.row_errors]
+    problem = f"{column}: “{shown}” is the stored “{code}” as a spreadsheet has rounded it: format the column as text, and enter"
+    assert [(line, reason[: len(problem)]) for line, reason in reasons] == ([(2, problem)] if is_rounded else [])
+    [(_, stored)] = await load_contents(database, store)
+    assert sorted(variant[name] for variant in stored) == sorted([code if is_rounded else shown, f"{code}1"])
+
+
 async def test_alternative_texts_of_uploaded_images_round_trip(database: Database) -> None:
     store = await make_store(database)
     product = await make_product(database, config_id=store, handle="mug")

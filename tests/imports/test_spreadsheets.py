@@ -233,6 +233,63 @@ async def test_numbers_with_other_groups_are_rejected(price: str) -> None:
     assert [line for line, _ in await read_errors(f"Handle\tTitle\tPrice\nmug\tMug\t{price}\n".encode())] == [2]
 
 
+@pytest.mark.parametrize(
+    ("currency", "cells", "prices"),
+    [
+        ("EUR", ["12,50 €", "1.299,00\u00a0€", "€ 7", "EUR 12,50", "12,5 Eur", "8"], ["12.5", "1299", "7", "12.5", "12.5", "8"]),
+        ("EUR", ["12,-", "1.299,– €", "7,50"], ["12", "1299", "7.5"]),
+        ("EUR", ["12,-"], ["12"]),
+        ("EUR", ["12,–"], ["12"]),
+        ("CHF", ["CHF 1’299.50", "Fr. 12.–", "12.-", "sFr. 3"], ["1299.5", "12", "12", "3"]),
+        ("INR", ["₹ 2,500.00", "₹1,29,999.50", "Rs. 80"], ["2500", "129999.5", "80"]),
+        ("USD", ["$9.99", "US$ 9.99", "$9.99 USD", "$1,299.00"], ["9.99", "9.99", "9.99", "1299"]),
+        ("CAD", ["$9.99", "CA$9.99", "9.99 CAD"], ["9.99", "9.99", "9.99"]),
+        ("SEK", ["12,50 kr", "1\u202f299,00 kr."], ["12.5", "1299"]),
+        ("PLN", ["12,50 zł", "PLN 1 299,00"], ["12.5", "1299"]),
+        ("AED", ["\u200f12.50 د.إ.\u200f"], ["12.5"]),
+        ("JPY", ["￥1200", "1200円"], ["1200", "1200"]),
+    ],
+)
+async def test_amounts_may_have_the_sign_of_the_currency(currency: str, cells: list[str], prices: list[str]) -> None:
+    rows = "".join(f"mug-{n}\tMug\t{cell}\t{cell}\n" for n, cell in enumerate(cells))
+    products = await read_products(f"Handle\tTitle\tPrice\tCost per item\n{rows}".encode(), currency=currency)
+    assert [product.variants[0].price for product in products] == [Decimal(price) for price in prices]
+    assert [product.variants[0].cost for product in products] == [Decimal(price) for price in prices]
+    quoted = "".join(f'mug-{n},Mug,"{cell}"\n' for n, cell in enumerate(cells))
+    products = await read_products(f"Handle,Title,Price\n{quoted}".encode(), currency=currency)
+    assert [product.variants[0].price for product in products] == [Decimal(price) for price in prices]
+
+
+@pytest.mark.parametrize(
+    ("currency", "cell", "words"),
+    [
+        ("EUR", "$9.99", "“$9.99” is in USD or another currency of the sign “$”, and the prices of the store are in EUR"),
+        ("USD", "12,50 €", "“12,50 €” is in EUR, and the prices of the store are in USD"),
+        ("USD", "CA$9.99", "“CA$9.99” is in CAD, and the prices of the store are in USD"),
+        ("EUR", "GBP 12", "“GBP 12” is in GBP, and the prices of the store are in EUR"),
+        ("USD", "$9.99 CAD", "“$9.99 CAD” is in CAD, and the prices of the store are in USD"),
+        ("EUR", "$9.99 USD", "“$9.99 USD” is in USD, and the prices of the store are in EUR"),
+        ("EUR", "12 stones", "“12 stones” is not an amount"),
+        ("EUR", "-5 €", "“-5 €” is not an amount"),
+        ("EUR", "5-7 €", "“5-7 €” is not an amount"),
+        ("EUR", "1.2.3 €", "“1.2.3” is not an amount"),
+    ],
+)
+async def test_amount_in_another_currency_is_rejected(currency: str, cell: str, words: str) -> None:
+    for columns in ("Handle\tTitle\tPrice", "SKU\tType\tName\tRegular price\tCategories"):
+        cells = f"mug\tMug\t{cell}" if columns.startswith("Handle") else f"M-1\tsimple\tMug\t{cell}\tMugs"
+        [(line, reason)] = await read_errors(f"{columns}\n{cells}\n".encode(), currency=currency)
+        assert (line, words in reason) == (2, True), reason
+
+
+async def test_sign_of_a_currency_does_not_decide_on_separators() -> None:
+    content = "Handle\tTitle\tPrice\nmug\tMug\t12,50 €\ncup\tCup\t12.50 €\nhat\tHat\t1.299 €\n".encode()
+    assert [line for line, _ in await read_errors(content, currency="EUR")] == [2, 4]
+    # A quantity has none.
+    content = "Handle\tTitle\tPrice\tInventory quantity\nmug\tMug\t5\t7 €\n".encode()
+    assert ["whole number" in reason for _, reason in await read_errors(content, currency="EUR")] == [True]
+
+
 @pytest.mark.parametrize("cell", ["4.00638E+12", "4,00638E+12", "1.23E+05"])
 @pytest.mark.parametrize("column", ["Variant SKU", "Variant Barcode"])
 async def test_codes_that_a_spreadsheet_rounded_are_rejected(column: str, cell: str) -> None:
@@ -241,6 +298,35 @@ async def test_codes_that_a_spreadsheet_rounded_are_rejected(column: str, cell: 
     # What was exported here is what is stored.
     exported = content.replace("\n", ",\n").replace(",\n", ",Storefront\n", 1)
     assert len(await read_products(exported.encode())) == 2
+
+
+@pytest.mark.parametrize(
+    ("above", "line", "remedy"),
+    [
+        ("Summer 2024", 2, "delete line 1"),
+        ("Summer 2024;;", 2, "delete line 1"),
+        (";;", 2, "delete line 1"),
+        ("Summer 2024\n\nall prices in EUR", 4, "delete the lines 1 to 3"),
+        ('"Summer\n2024"', 3, "delete the lines 1 to 2"),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+async def test_rows_above_the_header_are_named(delimiter: str, above: str, line: int, remedy: str) -> None:
+    text = f"{above}\nSKU;Name;Price\nM-1;Mug;5\n".replace(";", delimiter)
+    message = await refuse(text.encode())
+    assert f"are on line {line}, and have to come first: {remedy}." in message
+    mapped = text.replace("Price", "Preis").encode()
+    assert f"are on line {line}," in await refuse(mapped, mapping={"preis": "variant price"})
+
+
+async def test_title_of_a_sheet_is_named_with_its_row() -> None:
+    sheet = render_sheet([["Summer 2024", None, None], ["Handle", "Title", "Price"], ["mug", "Mug", 5]], first_row=3)
+    message = await refuse(build_workbook({"Products": sheet}))
+    assert "are on row 4, and have to come first: delete row 3." in message
+
+
+async def test_file_without_a_header_is_refused_as_before() -> None:
+    assert "has no column “Handle”" in await refuse(b"Summer 2024\nmug,Mug,5\n" + b"cup,Cup,5\n" * 50)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ _POINT_NUMBER = re.compile(
 _SPACED_NUMBER = re.compile(rf"-?[1-9][0-9]{{0,2}}(?:[{_GROUPS}][0-9]{{3}})+(?:\.[0-9]*)?", re.ASCII)
 # 1.299 and 1,299: a group of thousands, or three decimals.
 _AMBIGUOUS = re.compile(r"-?[1-9][0-9]{0,2}[.,][0-9]{3}", re.ASCII)
-# A number with a comma, in quotes where cells are separated by commas.
-_QUOTED_COMMA, _BARE_COMMA = re.compile(rb'"[^",\n\r]{0,40}[0-9],[0-9]'), re.compile(rb"[0-9],[0-9]")
+# A number with a comma, in quotes where cells are separated by commas. Also one with a dash, in UTF-8: 12,- and 12,–
+_QUOTED_COMMA, _BARE_COMMA = re.compile(rb'"[^",\n\r]{0,40}[0-9],[-0-9\xe2]'), re.compile(rb"[0-9],[-0-9\xe2]")
 _OVERLAP_BYTES = 64
 _REMEDY = "state the decimal separator (decimalSeparator, --decimal)"
 

@@ -13,6 +13,7 @@ from storefront.core.cooperative import iterate_cooperatively
 from storefront.core.handles import generate_handle
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import OPTION_NUMBERS, REQUIRED_COLUMN_BY_COLUMN, CsvRecord, build_layout
+from storefront.imports.files.currency_signs import OtherCurrencyError, remove_currency
 from storefront.imports.files.numbers import (
     NumberColumns,
     NumberFormat,
@@ -27,6 +28,7 @@ from storefront.imports.formats import (
     FileFormat,
     UnreadableCellError,
     find_column,
+    identifies_products,
     is_kept_column,
     normalize_header,
     recognize_format,
@@ -47,6 +49,8 @@ MAX_IGNORED_COLUMNS, MAX_IGNORED_COLUMN_NAME = 250, 100
 MAX_ROWS = 2_000_000
 BYTE_ORDER_MARK = "\ufeff"
 NOT_UTF_8_MESSAGE = "is not UTF-8 text: save it as “CSV UTF-8”."
+# Rows above a header, such as a title, of which the header is found for the message.
+MAX_ROWS_BEFORE_HEADER = 10
 # Delimiters with their names in the plural.
 DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # `sep=,` is two cells.
@@ -61,7 +65,8 @@ CellReader = Iterator[list[str]]
 class ReadingPlan:
     """How a file is read. `number_formats`: of the columns that are not plain. `origin`: what the file was before.
 
-    `mapping`: names of columns by headers of the file, in lower case. `currency`: of prices, where a file has several.
+    `mapping`: names of columns by headers of the file, in lower case. `currency`: of the store, whose sign amounts may have, and
+    whose prices are taken of a file with several currencies.
     `file_format`: of a regrouped file, in which the first two cells of each record are its line and the handle of its product
     (`regrouping.py`); of others it is recognised by the header.
     """
@@ -306,6 +311,7 @@ class _ColumnMap:
     makes_handles: bool
     # Columns without a field whose cells are kept, by index.
     kept_columns: Mapping[int, str]
+    currency: str | None
     # For rows that leave it empty.
     last_handle: str = ""
 
@@ -315,6 +321,7 @@ class _ColumnMap:
         invalid_cells, has_variant = dict[str, str](), True
         cell_count, clean_cell = len(cells), self._clean_cell if self.has_quoted_formulas else str.strip
         by_key = {key: clean_cell(cells[n]) for key, n in self.index_by_key.items() if n < cell_count and cells[n]}
+        invalid_cells |= self._remove_currencies(by_key)
         if self.number_formats:
             invalid_cells |= self._normalize_numbers(by_key)
         if self.file_format is not SHOPIFY:
@@ -354,10 +361,25 @@ class _ColumnMap:
         return [self.header[self.index_by_key[key]].strip()[:MAX_IGNORED_COLUMN_NAME] for key in untaken], problems
 
     def list_numbers(self, cells: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """The cells of columns of numbers."""
-        for key in self.file_format.number_keys & self.index_by_key.keys():
-            if (n := self.index_by_key[key]) < len(cells) and (cell := self._clean_cell(cells[n])):
-                yield key, cell
+        """The cells of columns of numbers, of which amounts are without signs of currencies."""
+        numbers = {
+            key: cell
+            for key in self.file_format.number_keys & self.index_by_key.keys()
+            if (n := self.index_by_key[key]) < len(cells) and (cell := self._clean_cell(cells[n]))
+        }
+        self._remove_currencies(numbers)
+        yield from numbers.items()
+
+    def _remove_currencies(self, cells: dict[str, str]) -> dict[str, str]:
+        """Remove the signs of the store's currency from the amounts. Returns the problems of those with others."""
+        problems = dict[str, str]()
+        for key in self.file_format.amount_keys:
+            if cell := cells.get(key):
+                try:
+                    cells[key] = remove_currency(cell, self.currency)
+                except OtherCurrencyError as error:
+                    problems[key] = str(error)
+        return problems
 
     def _normalize_numbers(self, cells: dict[str, str]) -> dict[str, str]:
         """Write the numbers in canonical form. Returns the problems of those that are unclear."""
@@ -389,7 +411,12 @@ class CsvSource:
         self.row_count = 0
         self._ignored_cell_counts = Counter[str]()
         self.header = header
-        self.layout, self._column_map = _parse_header(header, name, plan)
+        try:
+            self.layout, self._column_map = _parse_header(header, name, plan)
+        except UnreadableFileError:
+            if _count_known_columns(header, plan.mapping) < 2 and (position := _find_later_header(file, name, plan)):
+                raise UnreadableFileError(f"{name}: {_describe_rows_above(position, plan.origin.first_row)}.") from None
+            raise
         self._file_description = self._describe_file()
 
     @property
@@ -524,6 +551,34 @@ def _read_header_with(
         raise UnreadableFileError(f"{name}: the header row cannot be read ({problem}).") from None
 
 
+def _find_later_header(file: BinaryIO, name: str, plan: ReadingPlan) -> tuple[int, int] | None:
+    """Where a header is that does not come first, as below a title: its row and line, counted from 1; None if there is none."""
+    for delimiter in DELIMITER_NAMES:
+        # The rest of the file is not CSV with this delimiter, or has a record that is too long.
+        with suppress(UnreadableFileError, UnicodeDecodeError, csv.Error, _RecordTooLongError):
+            _, line_reader, cell_reader = _read_header_with(file, name, delimiter)
+            for number in range(2, MAX_ROWS_BEFORE_HEADER + 2):
+                line_reader.begin_record()
+                line = line_reader.line + 1
+                if (cells := next(cell_reader, None)) is None:
+                    break
+                if not 1 < len(cells) <= MAX_COLUMNS:
+                    continue
+                headers = [plan.mapping.get(normalize_header(cell), cell) for cell in cells]
+                file_format, count = recognize_format(headers, is_mapped=bool(plan.mapping))
+                if count > 1 and identifies_products(file_format, headers):
+                    return number, line
+    return None
+
+
+def _describe_rows_above(position: tuple[int, int], first_row: int | None) -> str:
+    """The problem with rows above the header. `first_row`: of a sheet, whose rows are named; None for text."""
+    row, line = position
+    kind, first, header = ("line", 1, line) if first_row is None else ("row", first_row, first_row + row - 1)
+    above = f"{kind} {first}" if header == first + 1 else f"the {kind}s {first} to {header - 1}"
+    return f"the names of the columns are on {kind} {header}, and have to come first: delete {above}"
+
+
 def _read_cells(lines: Iterator[str], delimiter: str) -> CellReader:
     # Strict: the lenient parser silently reads everything after an unclosed quote as one cell.
     return csv.reader(lines, strict=True, delimiter=delimiter)
@@ -577,6 +632,7 @@ def _parse_header(header: Sequence[str], name: str, plan: ReadingPlan) -> tuple[
         option_names,
         makes_handles,
         kept_columns,
+        plan.currency,
     )
     return build_layout(name, len(header), spellings, makes_handles=makes_handles), column_map
 
