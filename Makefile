@@ -11,7 +11,7 @@ SERVE ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage soak first-hour install check lint types kit wheel docs release-check schema seed bench bench-peers bench-execution bench-fanout lock clean
+.PHONY: help run test coverage soak first-hour install check lint types kit demo-shop wheel docs release-check schema seed bench bench-peers bench-execution bench-fanout lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ types: $(VENV)/.test ## Check static types with mypy in strict mode
 
 kit: $(VENV)/.run ## Build the client kit for TypeScript in clients/typescript/dist, with strict types
 	@$(BIN)/python clients/typescript/build.py
+
+demo-shop: $(VENV)/.run ## Build the demo shop on the client kit, which `make run` serves at /shop/{slug}
+	@$(BIN)/python clients/demo-shop/build.py
 
 wheel: $(VENV)/.run ## Build a wheel in dist/, with GraphiQL and the dashboard
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
@@ -83,7 +86,7 @@ lock: $(VENV)/.test ## Resolve and lock the dependencies (needs uv)
 
 clean: ## Remove the environment, the embedded database and all caches
 	rm -rf $(VENV) .storefront build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules clients/schema/node_modules clients/typescript/node_modules clients/typescript/dist
+	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules clients/schema/node_modules clients/typescript/node_modules clients/typescript/dist clients/demo-shop/node_modules clients/demo-shop/dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamp files: the environment is reinstalled when the files that it depends on change, and only then.

@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from storefront import shop_page
 from storefront.analytics import beacon
 from storefront.analytics.dashboard import page as dashboard
 from storefront.background import running_background_work
@@ -97,6 +98,7 @@ def _build_routes(options: Settings, services: Services) -> list[BaseRoute]:
         *services.health.build_routes(),
         *beacon.build_routes(database, body_limits, body_budget, services.rate_limiter),
         *dashboard.build_routes(),
+        *shop_page.build_routes(),
         *image_endpoint.build_routes(),
         *services.feed_endpoint.build_routes(),
         *(create_storage_routes(media_config.objects) if isinstance(media_config.objects, DiskStorage) else []),

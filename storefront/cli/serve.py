@@ -33,6 +33,7 @@ from storefront.queries import configs
 from storefront.serving.documents.manifests import ManifestError
 from storefront.serving.server import websocket_protocol
 from storefront.serving.server.supervisor import WorkerSupervisor
+from storefront.shop_page import list_built_files
 
 app = typer.Typer()
 
@@ -101,6 +102,8 @@ def _print_welcome(options: Settings, url: str, demo: bool) -> None:
     query = json.dumps({"query": document})
     out.print(f"\nstorefront is starting on [bold]{base_url}[/bold]   (Ctrl-C stops it)\n\n  GraphiQL     {base_url}/graphql")
     out.print(f"  Dashboard    {base_url}/dashboard/{slug}")
+    if list_built_files():
+        out.print(f"  Demo shop    {base_url}/shop/{slug}")
     out.print(
         f"  Try          curl -s {base_url}/graphql -H 'content-type: application/json' -d '{query}'",
         markup=False,

@@ -331,7 +331,9 @@ def test_guide_contains_the_examples(path: Path) -> None:
     assert f"```{language}\n{marked(path)}\n```\n" in (ROOT / "docs" / "live.md").read_text()
 
 
-@pytest.mark.parametrize("folder", [CLIENTS, CLIENTS / "http", CLIENTS / "typescript"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", [CLIENTS, CLIENTS / "http", CLIENTS / "typescript", CLIENTS / "demo-shop"], ids=lambda folder: folder.name
+)
 def test_lock_file_pins_integrity_without_registry(folder: Path) -> None:
     packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     fetched = [entry for name, entry in packages.items() if name]

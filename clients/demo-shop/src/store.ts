@@ -1,0 +1,3 @@
+import type { StoreQuery } from '@storefront/client';
+
+export type Store = NonNullable<StoreQuery['config']>;
