@@ -507,6 +507,7 @@ INDEXES_OF_ALL_STORES = {
     "analytics_event_ids_received_at_idx": _SWEEP,
     "jobs_waiting_idx": "workers take the oldest job of all stores",
     "jobs_owner_idx": "an owner's jobs take turns over all of their stores",
+    "jobs_images_owner_idx": "an owner's imports that fetch images take turns over all of their stores",
 }
 INDEXES = """
 SELECT t.relname, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid, 1, true)

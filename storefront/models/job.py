@@ -26,6 +26,9 @@ class Job(SQLModel, table=True):
 
     While it runs, `worker` holds the lease, until `lease_until`; heartbeats extend it. `attempts` counts claims, `crashes`
     workers whose lease expired: both since the last progress.
+
+    `is_fetching_images`: the products of an import are written, and what is left of it is to fetch their images, since
+    `images_started_at`. It stays so when the job is finished, so that a retry continues there.
     """
 
     __tablename__ = "jobs"
@@ -34,12 +37,18 @@ class Job(SQLModel, table=True):
         Check("source IN ('shopify_csv', 'shopify_store', 'catalogue')", name="source"),
         Check("status IN ('uploading', 'queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"),
         Check("(status = 'running') = (worker IS NOT NULL)", name="worker"),
-        # At most one running job per store.
-        Index("jobs_running_key", "config_id", unique=True, postgresql_where=text("status = 'running'")),
+        # At most one running job per store, beside those that only fetch images.
+        Index(
+            "jobs_running_key",
+            "config_id",
+            unique=True,
+            postgresql_where=text("status = 'running' AND NOT is_fetching_images"),
+        ),
         Index("jobs_waiting_idx", "created_at", "id", postgresql_where=text("status IN ('queued', 'running')")),
         Index("jobs_newest_idx", "config_id", "created_at", "id"),
         Index("jobs_finished_at_idx", "finished_at"),
         Index("jobs_owner_idx", "user_id", "started_at"),
+        Index("jobs_images_owner_idx", "user_id", "images_started_at"),
         Index("jobs_id_idx", "id"),
     )
 
@@ -66,11 +75,13 @@ class Job(SQLModel, table=True):
     attempts: int = integer_column(0)
     crashes: int = integer_column(0)
     is_cancelled: bool = boolean_column(False)
+    is_fetching_images: bool = boolean_column(False)
     worker: str | None = Field(default=None, sa_type=Uuid)
     lease_until: str | None = timestamp_column(nullable=True)
     not_before: str = timestamp_column()
     created_at: str = timestamp_column()
     started_at: str | None = timestamp_column(nullable=True)
+    images_started_at: str | None = timestamp_column(nullable=True)
     finished_at: str | None = timestamp_column(nullable=True)
 
 

@@ -13,10 +13,16 @@ class ImportSettings(BaseSettings):
     """Import and export jobs."""
 
     job_workers: int = Field(
-        2, ge=0, le=16, description="Maximum concurrent imports and exports of a process; 0: this process runs none."
+        2,
+        ge=0,
+        le=16,
+        description="Maximum concurrent imports and exports of a process, and of imports that fetch images; 0: it runs none.",
     )
     jobs_per_owner: int = Field(
-        1, ge=1, le=100, description="Maximum concurrent imports and exports of one owner, over all processes."
+        1,
+        ge=1,
+        le=100,
+        description="Maximum concurrent imports and exports of one owner, and of imports that fetch images, over all processes.",
     )
     job_retention_days: int = Field(
         7, ge=1, le=365, description="Days for which finished imports and exports and their files are retained."

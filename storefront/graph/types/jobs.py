@@ -37,7 +37,7 @@ class JobKind(Enum):
 
 @strawberry.enum(description="Status of a job.")
 class JobStatus(Enum):
-    QUEUED = strawberry.enum_value("queued", description="Waits to be started or retried.")
+    QUEUED = strawberry.enum_value("queued", description="Waits to be started, continued or retried.")
     RUNNING = strawberry.enum_value("running", description="Is running.")
     SUCCEEDED = strawberry.enum_value("succeeded", description="Has finished.")
     FAILED = strawberry.enum_value("failed", description="Has stopped because of `error`. What was done until then is kept.")
@@ -235,6 +235,14 @@ class ImportJob(Job):
     @strawberry.field(description="Whether images that are hosted elsewhere are fetched.")
     def fetches_images(self) -> bool:
         return bool(as_row(self, JobRow).options.get("fetchImages"))
+
+    @strawberry.field(
+        description="Whether the products are imported, and their images are being fetched or wait for it. The next job of the "
+        "store may run meanwhile. False once the import has finished."
+    )
+    def is_fetching_images(self) -> bool:
+        row = as_row(self, JobRow)
+        return row.is_fetching_images and row.finished_at is None
 
     @strawberry.field(description="Number of images that were fetched so far.")
     def images_fetched(self) -> int:

@@ -73,14 +73,19 @@ class JobDependencies:
         self.pubsub.publish(job.id)
 
 
-async def run_job(dependencies: JobDependencies, job: JobRow, lease: Lease) -> Mapping[str, Any]:
-    """Run a job; returns the columns to store on success. Raises JobFailed, LeaseLost, Cancelled, and errors of its parts."""
+async def run_job(dependencies: JobDependencies, job: JobRow, lease: Lease) -> Mapping[str, Any] | None:
+    """Run a job; returns the columns to store on success, or None if an import has still to fetch images, in its next phase.
+
+    Raises JobFailed, LeaseLost, Cancelled, and errors of its parts.
+    """
     if job.kind == "export":
         return await _run_export(dependencies, job, lease)
-    if "images" not in (job.checkpoint or {}):
-        await (_import_shop if job.source == "shopify_store" else _import_file)(dependencies, job, lease)
-    if _fetches_images(dependencies, job):
+    if job.is_fetching_images:
         await _fetch_images(dependencies, job, lease)
+        return {}
+    await (_import_shop if job.source == "shopify_store" else _import_file)(dependencies, job, lease)
+    if _fetches_images(dependencies, job) and await _has_images(dependencies.database, job):
+        return None
     return await _write_report(dependencies, job) if job.options.get("preview") else {}
 
 
@@ -112,10 +117,14 @@ def _fetches_images(dependencies: JobDependencies, job: JobRow) -> bool:
     return bool(is_requested and dependencies.image_fetcher)
 
 
+async def _has_images(database: Database, job: JobRow) -> bool:
+    """Whether the source of an import that has written its products had images."""
+    rows = await database.fetch(_select_checkpoint_statement(), RowKey(job.config_id, job.id)._asdict())
+    return any((row.checkpoint or {}).get("hasImages") for row in rows)
+
+
 async def _fetch_images(dependencies: JobDependencies, job: JobRow, lease: Lease) -> None:
-    key = RowKey(job.config_id, job.id)
-    [current] = await dependencies.database.fetch(_select_checkpoint_statement(), key._asdict())
-    if dependencies.image_fetcher is None or not (current.checkpoint or {}).get("hasImages"):
+    if dependencies.image_fetcher is None:
         return
 
     def report_progress() -> None:

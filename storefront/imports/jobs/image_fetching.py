@@ -1,6 +1,8 @@
 """The second phase of an import: fetches the images of its products that are hosted elsewhere.
 
-It resumes after the last product: what is still remote of the next one is fetched. The first phase has left the handles.
+It resumes after the last product: what is still remote of the next one is fetched. The first phase has left the handles. The
+next job of the store may run meanwhile, and imports of it may fetch the images of the same products: each writer locks the
+product, and replaces the URLs that it still shows.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -71,8 +73,6 @@ async def fetch_images(
 ) -> None:
     """Fetch the images of the products of an import, from its checkpoint on. Raises LeaseLost and Cancelled."""
     progress = ImageProgress(**(job.checkpoint or {}).get("images", {}))
-    # From here on the job resumes in this phase.
-    await record_images(database, lease, asdict(progress))
     async with fetcher.session(job.config_id, job.user_id) as session:
         while not progress.is_full and (keys := await _load_keys(database, lease, progress.after)):
             async for issues in fetch_images_of_products(database, fetcher, session, job.config_id, keys, progress):

@@ -26,7 +26,7 @@ LEASE_SECONDS = 15.0
 MAX_JOB_ATTEMPTS = 6
 # Poison job: it has killed its worker so many times at the same checkpoint. Fail it, to protect the other work of the process.
 MAX_JOB_CRASHES = 2
-# Jobs of one owner that run at a time, in all processes.
+# Jobs of one owner that run at a time, in all processes; and as many that fetch images.
 MAX_RUNNING_JOBS_PER_OWNER = 1
 # The statuses of a finished job.
 TERMINAL_STATUSES = ("succeeded", "failed", "cancelled")
@@ -56,8 +56,13 @@ async def claim_job(
     worker_id: str,
     lease_seconds: float = LEASE_SECONDS,
     max_running_per_owner: int = MAX_RUNNING_JOBS_PER_OWNER,
+    *,
+    is_fetching_images: bool = False,
 ) -> JobRow | None:
     """Claim a queued job, or one whose lease has expired; None if no job may run.
+
+    `is_fetching_images`: claim an import whose images are to be fetched, and else any other job. The two do not wait for each
+    other: neither those of a store, of which one of the other jobs runs at a time, nor those of an owner.
 
     Fair between owners: first the owner with the fewest running jobs, then the one whose last job started the longest time ago;
     of an owner's jobs the oldest. So an owner with many jobs delays others by one job at most.
@@ -65,7 +70,8 @@ async def claim_job(
     async with database.transaction() as connection:
         connection.enqueue(_lock_claims_statement(), {"lock": _CLAIM_LOCK_ID})
         rows = await connection.fetch(
-            _claim_job_statement(), {"worker": worker_id, "lease": lease_seconds, "max_running": max_running_per_owner}
+            _claim_job_statement(is_fetching_images),
+            {"worker": worker_id, "lease": lease_seconds, "max_running": max_running_per_owner},
         )
     return rows[0] if rows else None
 
@@ -89,6 +95,13 @@ async def reschedule(database: Database, lease: Lease, seconds: float, error: Ma
     """Requeue a job: it may be claimed again after so many seconds."""
     error_json = to_json(error) if error else None
     await database.fetch(_reschedule_statement(), {**lease.parameters, "seconds": seconds, "error": error_json})
+
+
+async def queue_image_fetching(database: Database, lease: Lease) -> None:
+    """Requeue an import whose products are written, for its images to be fetched. Raises LeaseLost and Cancelled."""
+    async with database.transaction() as connection:
+        await lock_job(connection, lease)
+        await connection.fetch(_queue_image_fetching_statement(), lease.row_key)
 
 
 async def restart_job(database: Database, lease: Lease, total: int | None) -> None:
@@ -133,21 +146,27 @@ _IS_RUNNING_SQL = f"{LEASE_COLUMNS.is_held_sql} AND status = 'running'"
 
 
 @cache
-def _claim_job_statement() -> Statement:
+def _claim_job_statement(is_fetching_images: bool) -> Statement:
+    if is_fetching_images:
+        is_in_phase, started_column, is_alone = "is_fetching_images", "images_started_at", "true"
+    else:
+        is_in_phase, started_column = "NOT is_fetching_images", "started_at"
+        is_alone = """NOT EXISTS (SELECT FROM jobs AS other
+          WHERE other.config_id = job.config_id AND other.status = 'running' AND NOT other.is_fetching_images)"""
     return build_statement(
         f"""
 WITH owner AS MATERIALIZED (
   SELECT user_id, count(*) FILTER (WHERE status = 'running' AND lease_until >= now()) AS running,
-    (SELECT max(started_at) FROM jobs AS earlier WHERE earlier.user_id = active.user_id) AS served_at
-  FROM jobs AS active WHERE status IN ('queued', 'running') GROUP BY user_id
+    (SELECT max({started_column}) FROM jobs AS earlier WHERE earlier.user_id = active.user_id) AS served_at
+  FROM jobs AS active WHERE status IN ('queued', 'running') AND {is_in_phase} GROUP BY user_id
 )
 UPDATE jobs SET status = 'running', {LEASE_COLUMNS.claim_sql}, attempts = attempts + 1,
-  crashes = crashes + CAST(status = 'running' AS integer), started_at = coalesce(started_at, now()), error = NULL
+  crashes = crashes + CAST(status = 'running' AS integer), {started_column} = coalesce({started_column}, now()), error = NULL
 WHERE (config_id, id) = (
   SELECT job.config_id, job.id FROM jobs AS job JOIN owner ON owner.user_id = job.user_id AND owner.running < :max_running
-  WHERE (status = 'running' AND lease_until < now())
-    OR (status = 'queued' AND not_before <= now()
-        AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.config_id = job.config_id AND other.status = 'running'))
+  WHERE {is_in_phase} AND (
+    (status = 'running' AND lease_until < now()) OR (status = 'queued' AND not_before <= now() AND {is_alone})
+  )
   ORDER BY owner.running, owner.served_at NULLS FIRST, created_at, id LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 )
 RETURNING *
@@ -237,6 +256,17 @@ WHERE {_IS_RUNNING_SQL} RETURNING 1 AS one
         seconds=Double(),
         error=JSONB(),
     )
+
+
+@cache
+def _queue_image_fetching_statement() -> Statement:
+    # Attempts and crashes are counted since the last progress.
+    sql = f"""
+UPDATE jobs SET status = 'queued', is_fetching_images = true, {LEASE_COLUMNS.release_sql()}, attempts = 0, crashes = 0,
+  error = NULL, not_before = now()
+WHERE {_IS_JOB_SQL}
+"""
+    return build_statement(sql, **JOB_KEY_TYPES)
 
 
 @cache

@@ -49,7 +49,10 @@ class WorkerTimings:
 
 
 class WorkerPool:
-    """The workers of this process: so many jobs run at a time."""
+    """The workers of this process: so many jobs run at a time, and as many imports fetch images.
+
+    These have workers of their own: an image host may take half a minute for each image, while others wait to be imported.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,10 @@ class WorkerPool:
         timings: WorkerTimings = WorkerTimings(),
         task_name: str | None = None,
     ) -> None:
-        """`max_running_per_owner`: jobs of one owner that run at a time, in all processes. `task_name`: of the workers' tasks."""
+        """`max_running_per_owner`: jobs of one owner that run at a time in all processes, and imports of one that fetch images.
+
+        `task_name`: of the workers' tasks.
+        """
         self._dependencies, self._keyed_events, self._worker_count, self._timings, self._task_name = (
             dependencies,
             keyed_events,
@@ -74,13 +80,15 @@ class WorkerPool:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the workers while this lasts. Jobs that still run then are requeued at once, and resume from their checkpoint."""
-        async with running_tasks(*(self._run_worker() for _ in range(self._worker_count)), name=self._task_name):
+        phases = [False] if self._dependencies.image_fetcher is None else [False, True]
+        workers = [self._run_worker(is_fetching_images) for is_fetching_images in phases for _ in range(self._worker_count)]
+        async with running_tasks(*workers, name=self._task_name):
             yield
 
-    async def _run_worker(self) -> None:
+    async def _run_worker(self, is_fetching_images: bool) -> None:
         while True:
             try:
-                has_run_job = await self.run_next_job()
+                has_run_job = await self.run_next_job(is_fetching_images=is_fetching_images)
             except Exception:
                 # Any error: the worker has to go on with other jobs. This job is claimed again when its lease has expired.
                 log.warning(
@@ -92,11 +100,15 @@ class WorkerPool:
             if not has_run_job:
                 await self._keyed_events.wait(JOBS_CHANNEL, self._timings.poll_interval_seconds)
 
-    async def run_next_job(self) -> bool:
-        """Claim one job and run it; False if there was none."""
+    async def run_next_job(self, *, is_fetching_images: bool = False) -> bool:
+        """Claim one job and run it, or one phase of it; False if there was none. `is_fetching_images`: see `claim_job`."""
         worker_id = new_id()
         job = await queue.claim_job(
-            self._dependencies.database, worker_id, self._timings.lease_seconds, self._max_running_per_owner
+            self._dependencies.database,
+            worker_id,
+            self._timings.lease_seconds,
+            self._max_running_per_owner,
+            is_fetching_images=is_fetching_images,
         )
         if job is None:
             return False
@@ -114,11 +126,15 @@ class _JobRun:
     lease: Lease
 
     async def run(self) -> None:
-        """Run the job until it succeeds, fails, is cancelled or requeued, or its lease is lost."""
+        """Run the job until it succeeds, fails, is cancelled or requeued, or its lease is lost; or to its next phase."""
         database, lease = self.dependencies.database, self.lease
         try:
             columns = await run_with_heartbeats(self._run_handler(), self._send_heartbeats(), task_name=_get_task_name())
-            if await queue.finish_job(database, lease, "succeeded", **columns):
+            if columns is None:
+                await queue.queue_image_fetching(database, lease)
+                log.info("job %s (%s of store %s) is to fetch images", lease.row_id, self.job.kind, self.job.config_id)
+                self.dependencies.pubsub.publish(JOBS_CHANNEL)
+            elif await queue.finish_job(database, lease, "succeeded", **columns):
                 log.info("job %s (%s of store %s) succeeded", lease.row_id, self.job.kind, self.job.config_id)
                 await delete_working_files(self.dependencies, self.job)
         except LeaseLost:
@@ -137,7 +153,7 @@ class _JobRun:
         finally:
             self.dependencies.publish_job_change(self.job)
 
-    async def _run_handler(self) -> Mapping[str, Any]:
+    async def _run_handler(self) -> Mapping[str, Any] | None:
         if self.job.is_cancelled:
             raise Cancelled
         if self.job.crashes >= MAX_JOB_CRASHES:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,12 @@ from storefront.core.ids import new_id
 from storefront.core.image_processing import ImageProcessor
 from storefront.core.net.network_policy import NetworkPolicy
 from storefront.core.net.safe_http import SafeHttpClient
+from storefront.imports import job_commands
 from storefront.imports.jobs import queue
 from storefront.imports.jobs.handlers import JobDependencies, run_job
 from storefront.media import remote_images
 from storefront.media.remote_images import RemoteImages
+from storefront.writes.transaction import MutationRequest, execute_mutation
 from tests.factories import make_product, make_store
 from tests.imports.jobs.test_worker import WorkerEnvironment, make_lease
 from tests.imports.workers import make_dependencies
@@ -41,8 +43,10 @@ class PictureServer:
     requests: Counter[str] = field(default_factory=Counter)
     # Responses wait until it is set.
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: set[asyncio.Task[Any] | None] = field(default_factory=set)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.current_task())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         path = head.split(" ", 2)[1]
         self.requests[path] += 1
@@ -61,7 +65,12 @@ async def serving_pictures(responses: Mapping[str, Response]) -> AsyncIterator[P
     server = await asyncio.start_server(pictures.answer, "127.0.0.1", 0)
     pictures.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        yield pictures
+        try:
+            yield pictures
+        finally:
+            # The responses that nobody waits for any more.
+            pictures.is_open.set()
+            await asyncio.gather(*filter(None, pictures.tasks), return_exceptions=True)
 
 
 @dataclass
@@ -79,6 +88,30 @@ class FetchingEnvironment(WorkerEnvironment):
         job = await self.queue_import(content, store, options={"fetchImages": True, **options})
         async with self.workers().running():
             return await self.wait_until_finished(job)
+
+    async def import_products(self, job: str) -> None:
+        """Run the first phase of an import."""
+        assert await self.workers().run_next_job()
+        row = await self.load_job(job)
+        assert (row["status"], row["is_fetching_images"], row["finished_at"]) == ("queued", True, None), row["error"]
+
+    @asynccontextmanager
+    async def fetching_until_killed(self, job: str) -> AsyncIterator[None]:
+        """Fetch the images of an import, by a worker that is killed at the end; its lease expires then."""
+        worker = new_id()
+        row = await queue.claim_job(self.database, worker, 0.1, is_fetching_images=True)
+        assert row is not None and row.id == job
+        run = asyncio.create_task(run_job(self.dependencies, row, make_lease(row, worker, 0.1)))
+        yield
+        assert not run.done()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await asyncio.sleep(0.2)
+
+    async def change_job(self, command: Callable[..., Any], job: str) -> None:
+        """Cancel or retry a job as its owner does."""
+        request = MutationRequest((await self.load_job(job))["user_id"], command.__name__, {"id": job})
+        await execute_mutation(self.database, request, command)
 
     async def load_product(self, store: str, handle: str = "shirt") -> Any:
         sql = """SELECT row_to_json(shown) FROM (SELECT id, images, image_alts, version, (
@@ -170,13 +203,9 @@ async def test_killed_import_goes_on_with_the_next_image(env: FetchingEnvironmen
         rows = "".join(f"p{n:02},Product {n},,,S-{n},5,{pictures.url}/{n}.png,1,,\n" for n in range(count))
         store = await make_store(env.database)
         job = await env.queue_import(f"{HEADER}\n{rows}", store, options={"fetchImages": True})
-        worker = new_id()
-        row = await queue.claim_job(env.database, worker, 0.1)
-        assert row is not None
-        run = asyncio.create_task(run_job(env.dependencies, row, make_lease(row, worker, 0.1)))
-        await env.wait_until(job, lambda job: ((job["checkpoint"] or {}).get("images") or {}).get("fetched", 0) >= 5)
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        await env.import_products(job)
+        async with env.fetching_until_killed(job):
+            await env.wait_until(job, lambda job: (job["checkpoint"].get("images") or {}).get("fetched", 0) >= 5)
         assert len(pictures.requests) < count
         async with env.workers().running():
             done = await env.wait_until_finished(job)
@@ -185,6 +214,98 @@ async def test_killed_import_goes_on_with_the_next_image(env: FetchingEnvironmen
         assert sum(pictures.requests.values()) <= count + 1
         [(stored,)] = await env._rows("SELECT count(DISTINCT product_id) FROM images WHERE config_id = %s", store)
         assert stored == count
+
+
+async def test_imports_do_not_wait_for_images_of_another(env: FetchingEnvironment) -> None:
+    async with serving_pictures({"/a.png": (200, {}, build_png())}) as pictures:
+        pictures.is_open.clear()
+        store, url = await make_store(env.database), f"{pictures.url}/a.png"
+        file = f"{HEADER}\nshirt,Shirt,Size,S,S-1,20,{url},1,In front,{url}\n"
+        first, second = [await env.queue_import(file, store, options={"fetchImages": True}) for _ in range(2)]
+        async with env.workers(count=2, per_owner=2).running():
+            for job in (first, second):
+                await env.wait_until(job, lambda job: job["is_fetching_images"] and job["status"] == "running")
+            # The host does not respond. Both wait for it, and the next import of the store does not.
+            await _wait_for_requests(pictures, 2)
+            third = await env.queue_import("Handle,Title,Variant SKU,Variant Price\nshirt,Tee,S-1,30\n", store)
+            assert (await env.wait_until_finished(third))["updated"] == 1
+            waiting = [await env.load_job(job) for job in (first, second)]
+            assert [(job["status"], job["finished_at"]) for job in waiting] == [("running", None)] * 2
+            pictures.is_open.set()
+            done = [await env.wait_until_finished(job) for job in (first, second)]
+        assert [job["status"] for job in done] == ["succeeded"] * 2, [job["error"] for job in done]
+        # One of the two images is shown and stored, and the later import is not undone.
+        assert sorted(job["checkpoint"]["images"]["fetched"] for job in done) == [0, 1]
+        product = await env.load_product(store)
+        assert [product["images"]] == [product["variants"]] and product["images"][0].startswith(f"{BASE_URL}/media/")
+        assert await env._rows("SELECT price FROM product_variants WHERE config_id = %s", store) == [("30.00",)]
+        [(place,)] = await env._rows("SELECT place FROM images WHERE config_id = %s", store)
+        assert {stored.key.rpartition("/")[0] async for stored in env.dependencies.objects.list("media/")} == {place}
+
+
+async def _wait_for_requests(pictures: PictureServer, count: int) -> None:
+    async with asyncio.timeout(60):
+        while pictures.requests.total() < count:  # noqa: ASYNC110  the server counts them
+            await asyncio.sleep(0.005)
+
+
+async def test_fetching_is_cancelled_and_retried(env: FetchingEnvironment) -> None:
+    async with serving_pictures({"/a.png": (200, {}, build_png())}) as pictures:
+        pictures.is_open.clear()
+        store = await make_store(env.database)
+        job = await env.queue_import(
+            f"{HEADER}\nshirt,Shirt,,,S-1,5,{pictures.url}/a.png,1,,\n", store, options={"fetchImages": True}
+        )
+        # A server that is stopped leaves it to others at once.
+        async with env.workers(lease=60).running():
+            await _wait_for_requests(pictures, 1)
+        stopped = await env.load_job(job)
+        assert (stopped["status"], stopped["worker"], stopped["is_fetching_images"]) == ("queued", None, True)
+        # It is cancelled while it waits, and while the host does not respond.
+        await env.change_job(job_commands.cancel_job, job)
+        assert (await env.load_job(job))["status"] == "cancelled"
+        await env.change_job(job_commands.retry_job, job)
+        async with env.workers(lease=0.3).running():
+            await _wait_for_requests(pictures, 2)
+            await env.change_job(job_commands.cancel_job, job)
+            assert (await env.wait_until_finished(job))["status"] == "cancelled"
+        # A retry fetches the images, and imports no product again.
+        await env.change_job(job_commands.retry_job, job)
+        pictures.is_open.set()
+        async with env.workers().running():
+            done = await env.wait_until_finished(job)
+        assert (done["status"], done["rows"], done["created"]) == ("succeeded", 1, 1)
+        assert (done["checkpoint"]["images"]["fetched"], pictures.requests) == (1, {"/a.png": 3})
+        assert await env._rows("SELECT 1 FROM job_handles") == []
+
+
+async def test_import_that_is_cancelled_as_its_products_end_fetches_nothing(env: FetchingEnvironment) -> None:
+    job = await env.queue_import(f"{HEADER}\nshirt,Shirt,,,S-1,5,http://127.0.0.1/a.png,1,,\n", options={"fetchImages": True})
+    worker = new_id()
+    row = await queue.claim_job(env.database, worker)
+    assert row is not None
+    lease = make_lease(row, worker)
+    assert await run_job(env.dependencies, row, lease) is None
+    await env.change_job(job_commands.cancel_job, job)
+    with pytest.raises(queue.Cancelled):
+        await queue.queue_image_fetching(env.database, lease)
+    left = await env.load_job(job)
+    assert (left["status"], left["is_fetching_images"]) == ("running", False)
+
+
+async def test_fetching_that_kills_its_workers_fails(env: FetchingEnvironment) -> None:
+    async with serving_pictures({}) as pictures:
+        pictures.is_open.clear()
+        file = f"{HEADER}\nshirt,Shirt,,,S-1,5,{pictures.url}/a.png,1,,\n"
+        job = await env.queue_import(file, options={"fetchImages": True})
+        await env.import_products(job)
+        for count in range(1, queue.MAX_JOB_CRASHES + 1):
+            async with env.fetching_until_killed(job):
+                await _wait_for_requests(pictures, count)
+        async with env.workers().running():
+            done = await env.wait_until_finished(job)
+        assert (done["status"], done["created"]) == ("failed", 1)
+        assert "2 times the server's process ended" in done["error"]["message"]
 
 
 async def test_host_that_is_gone_is_given_up(env: FetchingEnvironment) -> None:

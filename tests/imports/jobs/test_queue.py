@@ -180,14 +180,21 @@ async def test_images_that_cannot_be_fetched_are_listed(env: JobEnvironment) -> 
     # In the server's own network, where imports must not reach.
     url = "http://127.0.0.1:9/a.jpg"
     file = f"Handle,Title,Variant Price,Image Src\nmug,Mug,5,{url}\n"
-    fetching = "query ($id: ID!) { job(id: $id) { ... on ImportJob { fetchesImages imagesFetched } } }"
+    fetching = "query ($id: ID!) { job(id: $id) { ... on ImportJob { status fetchesImages isFetchingImages imagesFetched } } }"
     for options, problems in (({"fetchImages": False}, []), ({}, ["images"])):
         job = await env.import_file(file, **options)
         assert (job["status"], job["rowsRejected"]) == ("SUCCEEDED", 0)
         assert [(issue["row"], issue["column"]) for issue in job["issues"]["nodes"]] == [(None, column) for column in problems]
         shown = (await env.owner.ask(fetching, id=job["id"]))["job"]
-        assert shown == {"fetchesImages": not options, "imagesFetched": 0}
+        fetched = {"fetchesImages": not options, "isFetchingImages": False, "imagesFetched": 0}
+        assert shown == {"status": "SUCCEEDED", **fetched}
         assert [product["images"] for product in await env.load_products()] == [[url]]
+    # What it shows while the images wait for a worker.
+    waiting = "UPDATE jobs SET status = 'queued', finished_at = NULL, not_before = 'infinity' WHERE id = %s"
+    async with env.owner.database.transaction() as connection:
+        await connection.raw.execute(waiting, [job["id"]])
+        await connection.commit()
+    assert (await env.owner.ask(fetching, id=job["id"]))["job"] == {"status": "QUEUED", **fetched, "isFetchingImages": True}
 
 
 async def test_import_deletes_no_variant_unless_requested(env: JobEnvironment) -> None:

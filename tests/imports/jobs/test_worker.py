@@ -52,11 +52,12 @@ class WorkerEnvironment:
     def dependencies(self) -> JobDependencies:
         return make_dependencies(self.database, self.folder, self.shopify)
 
-    def workers(self, lease: float = 5.0, count: int = 1) -> WorkerPool:
+    def workers(self, lease: float = 5.0, count: int = 1, per_owner: int = 1) -> WorkerPool:
         return WorkerPool(
             self.dependencies,
             KeyedEvents(),
             count,
+            max_running_per_owner=per_owner,
             timings=WorkerTimings(lease_seconds=lease, poll_interval_seconds=0.05, min_retry_seconds=0.05),
         )
 
@@ -446,14 +447,16 @@ async def test_owner_with_many_jobs_does_not_delay_others(env: WorkerEnvironment
             assert running == slow[:1]
 
 
-async def test_claims_alternate_between_owners(env: WorkerEnvironment) -> None:
+@pytest.mark.parametrize("is_fetching_images", [False, True])
+async def test_claims_alternate_between_owners(env: WorkerEnvironment, is_fetching_images: bool) -> None:
     users = {name: await make_user(env.database) for name in "abc"}
     names = {}
     for owner in ("a", "a", "a", "b", "b", "c"):
         store = await make_store(env.database, user_id=users[owner])
-        names[await env.queue_import(catalogue(3), store)] = owner
+        names[await env.queue_import(catalogue(3), store, is_fetching_images=is_fetching_images)] = owner
     order = ""
-    while row := await queue.claim_job(env.database, worker := new_id()):
+    assert await queue.claim_job(env.database, new_id(), is_fetching_images=not is_fetching_images) is None
+    while row := await queue.claim_job(env.database, worker := new_id(), is_fetching_images=is_fetching_images):
         order += names[row.id]
         assert await queue.finish_job(env.database, make_lease(row, worker), "succeeded")
     assert order == "abcaba"
@@ -461,10 +464,13 @@ async def test_claims_alternate_between_owners(env: WorkerEnvironment) -> None:
 
 async def test_concurrent_claims_respect_limit_per_owner(env: WorkerEnvironment) -> None:
     user = await make_user(env.database)
-    for _ in range(12):
-        await env.queue_import(catalogue(3), await make_store(env.database, user_id=user))
-    rows = await asyncio.gather(*(queue.claim_job(env.database, new_id(), 60, 3) for _ in range(8)))
-    assert sum(row is not None for row in rows) == 3
+    # Imports that fetch images have slots of their own.
+    for is_fetching_images in (False, True):
+        for _ in range(12):
+            store = await make_store(env.database, user_id=user)
+            await env.queue_import(catalogue(3), store, is_fetching_images=is_fetching_images)
+        claims = [queue.claim_job(env.database, new_id(), 60, 3, is_fetching_images=is_fetching_images) for _ in range(8)]
+        assert sum(row is not None for row in await asyncio.gather(*claims)) == 3
 
 
 async def test_file_larger_than_declared_is_rejected(env: WorkerEnvironment) -> None:
