@@ -73,7 +73,7 @@ def test_header_aliases_case_and_bom_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "column"), [("Colour,Size", "Handle"), ("Price,Grams", "Variant SKU"), ("", "first row is empty")]
+    ("header", "problem"), [("Colour,Size", "Handle"), ("Price,Grams", "Variant SKU"), ("", "first row is empty")]
 )
 def test_missing_columns_are_rejected(header: str, problem: str) -> None:
     with pytest.raises(UnreadableFileError, match=f"shop.csv: .*{problem}"):
