@@ -157,7 +157,8 @@ async def test_two_bad_cursors_leave_nothing_in_the_log(shop: Shop, query: str, 
         text = text if "$s" not in text else f"query($s: ID!) {text}"
         assert (await refusal(shop, text))["extensions"]["field"] == "after"
     gc.collect()
-    assert not caplog.records
+    # Not of the server, which reports slow operations: of futures whose exceptions nothing retrieved.
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 # ------------------------------------------------------------------------------------------------------------- ids

@@ -72,6 +72,7 @@ LOADED_IF_SELECTED = {
     loaders.count_config_products,
     loaders.load_facet_snapshots,
     loaders.load_option_matches,
+    loaders.load_product_reviews,
     loaders.load_product_variants,
 }
 
