@@ -221,11 +221,15 @@ async def test_statement_timeout_is_reported(empty_url: str, tmp_path: Path) -> 
 async def test_operations_beyond_concurrency_limit_are_refused(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, max_concurrent=3) as client, watching(empty_url) as watcher:
         async with watcher.locked(LOCK_STORES):
-            running = [asyncio.create_task(client.post(STORES)) for _ in range(3)]
-            await watcher.until(3)
             with count_statements(client.database) as statements:
+                running = [asyncio.create_task(client.post(STORES)) for _ in range(3)]
+                # Background work may wait for the lock, too: each request has sent its statement.
+                await watcher.until(3)
+                async with asyncio.timeout(30):
+                    while len(statements) < 3:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
                 answer = await client.post(STORES)
-            assert not statements
+            assert len(statements) == 3
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert answer.json()["errors"][0]["extensions"]["code"] == "SERVICE_UNAVAILABLE"
         assert all("data" in answer.json() for answer in await asyncio.gather(*running))
