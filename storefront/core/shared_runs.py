@@ -41,7 +41,7 @@ class SharedRuns:
     @asynccontextmanager
     async def use(self, key: Hashable, build: Callable[[], R]) -> AsyncIterator[R]:
         """The running object with this key; `build` makes it for the first user. Raises Unavailable."""
-        # Again: others may have come since the user was told that there is room.
+        # Again: others may have come since the user was promised room.
         self.check_capacity(key)
         if key not in self._items:
             self._items[key], self._user_counts[key] = build(), 0

@@ -161,7 +161,7 @@ def slug_rule(max_characters: int) -> Rule:
     return validate_slug
 
 
-# URLs as most are: what the checks below accept, told at once.
+# URLs as most are: accepted by one match, as the checks below would.
 _PLAIN_URL = re.compile(r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?:/[A-Za-z0-9/._~%!$&'()*+,;=:@?-]*+)?", re.ASCII)
 
 
